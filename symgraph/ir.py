@@ -194,13 +194,20 @@ class _Itself:
 _CONSTANTS = (int, float, complex, str, type(None), DType, Device, Opaque)
 
 
-def map_refs(value: Any, change: Any) -> Any:
+def map_refs(value: Any, change: Callable[[Ref], Any]) -> Any:
     """`value` with every `Ref` r replaced by f(r); lists and tuples are rebuilt."""
     if isinstance(value, Ref):
         return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(map_refs(item, change) for item in value)
+        return type(value)([map_refs(item, change) for item in value])
     return value
+
+
+def rewired(node: Node, change: Callable[[Ref], Ref], *, name: str, module: str) -> Node:
+    """`node` under another name and in another module, with every `Ref` r that it reads replaced by `change(r)`."""
+    args, kwargs = map_refs(node.args, change), map_refs(node.kwargs, change)
+    # Spelled out: `dataclasses.replace` takes three times as long, and deep models have thousands of calls.
+    return Node(name, node.kind, node.target, args, kwargs, node.result, module, node.source)
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 
 from symgraph import __version__
@@ -136,6 +137,17 @@ def _no_cache() -> AbstractContextManager[None]:
     return without_cache()
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Inside the block garbage is looked for after more new objects: what imports make stays, and is most of them."""
+    before = gc.get_threshold()
+    gc.set_threshold(10_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def _run(words: list[str], console: Console) -> int:
     if not words:
         parser().print_help()
@@ -149,7 +161,7 @@ def _run(words: list[str], console: Console) -> int:
     # Torch asks for large pages where large tensors come and go, if this is there when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     console.quiet, console.verbose = args.quiet, args.verbose
-    with _no_cache() if args.no_cache else nullcontext(), console.listening(), interruptible(args):
+    with _seldom_collected(), _no_cache() if args.no_cache else nullcontext(), console.listening(), interruptible(args):
         code = shared(args, lambda: args.run(args, console))
     sys.stdout.flush()
     return code

@@ -38,12 +38,14 @@ from symgraph.tracing.program_reader import ProgramReader, has_literals, known_n
 from symgraph.tracing.repeats import Repeat, all_names, repeats_of, shortened, with_copies
 from symgraph.tracing.touched import touched
 from symgraph.tracing.unaltered import unaltered
+from symgraph.tracing.uncollected import uncollected
 from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
 
 _log = logging.getLogger(__name__)
 
 
+@uncollected()
 def trace(
     model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *, name: str = ""
 ) -> Graph:

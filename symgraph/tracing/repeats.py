@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Graph, Kind, Node, Ref, map_refs, rewired
 from symgraph.tracing.called import following
 from symgraph.tracing.recording import Recording, recorded
 
@@ -154,7 +154,7 @@ def _numbered(calls: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node
 
     nodes = []
     for number, node in enumerate(calls):
-        nodes.append(_with_refs(node, renamed, name=f"%{number}"))
+        nodes.append(rewired(node, renamed, name=f"%{number}", module=node.module))
         names[node.name] = f"%{number}"
     return tuple(nodes), tuple(renamed(Ref(output)).name for output in outputs)
 
@@ -248,7 +248,7 @@ class _Copies:
         def at_last(ref: Ref) -> Ref:
             return _renamed(ref, last)
 
-        after = tuple(_with_refs(node, at_last) for node in self.after)
+        after = tuple(rewired(node, at_last, name=node.name, module=node.module) for node in self.after)
         inside = tuple(node for period in copies for node in period)
         outputs = tuple(at_last(Ref(output)).name for output in self.outputs)
         return (*self.before, *self.first, *inside, *after), outputs
@@ -288,8 +288,8 @@ class _Copies:
                 return Ref(f"{f'{name}.{time - 1}' if time > 1 else name}{mark}{part}")
             return Ref(self.repeat.moved(ref.name, time) if self._moves(ref.name) else ref.name)
 
-        copied = _with_refs(node, moved, name=f"{node.name}.{time}")
-        return replace(copied, module=self.repeat.moved(node.module, time) if self._moves(node.module) else node.module)
+        module = self.repeat.moved(node.module, time) if self._moves(node.module) else node.module
+        return rewired(node, moved, name=f"{node.name}.{time}", module=module)
 
     def _moves(self, name: str) -> bool:
         """Whether a name is that of something in the blocks of the second period."""
@@ -308,9 +308,3 @@ def _any(_: Ref) -> Ref:
 def _renamed(ref: Ref, names: Mapping[str, str]) -> Ref:
     head, mark, part = ref.name.partition("#")
     return Ref(f"{names[head]}{mark}{part}") if head in names else ref
-
-
-def _with_refs(node: Node, change: Any, name: str | None = None) -> Node:
-    """A node that reads other values."""
-    args, kwargs = map_refs(node.args, change), tuple((name, map_refs(value, change)) for name, value in node.kwargs)
-    return replace(node, name=name or node.name, args=args, kwargs=kwargs)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage collection: all that is made here is kept, and going through it again and again is quadratic."""
+    """No garbage collection: most that is made here is kept, and going through it again and again is quadratic."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Graph, Kind, Node, Ref, map_refs, rewired
 from symgraph.tracing.operators import aliased, functional, written
 
 
@@ -37,11 +37,7 @@ def reading(node: Node, names: Mapping[str, str]) -> Node:
     def renamed(ref: Ref) -> Ref:
         return Ref(names.get(ref.name, ref.name))
 
-    return replace(
-        node,
-        args=map_refs(node.args, renamed),
-        kwargs=tuple((name, map_refs(value, renamed)) for name, value in node.kwargs),
-    )
+    return rewired(node, renamed, name=node.name, module=node.module)
 
 
 def _memory(graph: Graph) -> dict[str, set[str]]:

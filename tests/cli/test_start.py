@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import symgraph
 from symgraph import api
+from symgraph.cli import main
 
 _HEAVY = ("torch", "transformers", "datasets", "matplotlib", "sklearn", "scipy", "ot", "sympy", "networkx", "yaml")
 _SOLVERS = ("transformers", "datasets", "matplotlib", "sklearn", "scipy.optimize", "scipy.sparse", "ot", "networkx")
@@ -25,6 +27,13 @@ def _imported(code: str, names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["align", "--help"], ["barrier", "--help"], []])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert _imported(f"from symgraph.cli import main\nassert main({words!r}) == 0", _HEAVY) == ""
+
+
+def test_a_command_leaves_garbage_collection_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    before = gc.get_threshold()
+    assert main(["explain", "residual", "-q"]) in (0, 2)
+    capsys.readouterr()
+    assert gc.get_threshold() == before
 
 
 _FAULTS = """
