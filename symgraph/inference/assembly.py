@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
 from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
-from symgraph.inference.glued import Pieces, entry_by_entry, of_members, row_by_row
 from symgraph.inference.names import CROSS, Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
@@ -18,6 +17,7 @@ from symgraph.inference.streams import crossing
 from symgraph.inference.uncovered import uncovered
 from symgraph.inference.unproven import unproven_notes
 from symgraph.inference.unread import told
+from symgraph.symmetry.forms import Form
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Frame, Reason, Space, Stack
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
@@ -43,16 +43,15 @@ def with_names(described: Described) -> Described:
 def with_families(described: Described) -> Described:
     """The symmetries without a space."""
     draft = described.spaces.draft
-    glued = draft.eq.prepared.glued
-    found = row_by_row(find_families(draft, draft.eq.prepared.traced), glued)
-    return replace(described, families=replace(found, constants=entry_by_entry(found.constants, glued)))
+    return replace(described, families=find_families(draft, draft.eq.prepared.traced))
 
 
 def symmetry_graph(described: Described) -> SymmetryGraph:
     """What was found, with the spaces that no parameter touches left out and the others numbered."""
     spaces, draft = described.spaces, described.spaces.draft
     graph, book = draft.eq.graph, draft.eq.prepared.book
-    glued, terms = draft.eq.prepared.glued, _numbered(spaces.terms, spaces.kept)
+    terms = _numbered(spaces.terms, spaces.kept)
+    forms = [replace(form, terms=tuple(terms[name] for name in form.read)) for form in draft.eq.prepared.forms]
     stacks, twins = [], []
     for exchange in spaces.exchanges:
         number = spaces.kept[exchange.space]
@@ -62,26 +61,36 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         draft.eq.prepared.traced,
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
-        {name: axes for name, axes in terms.items() if name not in glued} | _members(glued, terms),
-        row_by_row(tuple(gain.absorbed for gain in draft.gains), glued),
+        _stored(forms, terms),
+        tuple(gain.absorbed for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
-        offsets=of_members(draft.eq.prepared.offsets, glued),
+        offsets=dict(draft.eq.prepared.offsets),
         uncovered=uncovered(draft),
         notes=(*book.notes, *unproven_notes(draft.eq.unproven), *told(draft.eq.prepared.traced)),
         rules_hash=book.hash,
         stacks=tuple(stacks),
         partial=tuple(dict.fromkeys(name for exchange in spaces.exchanges for name in exchange.branches.partial)),
         twins=tuple(twins),
-        glued=tuple(own.glued(terms[name]) for name, own in glued.items()),
+        forms=tuple(forms),
         **{family.name: getattr(described.families, family.name) for family in fields(described.families)},
     )
 
 
-def _members(glued: Mapping[str, Pieces], terms: Mapping[str, tuple[Term, ...]]) -> dict[str, tuple[Term, ...]]:
-    """The terms of parameters that the group acts on in another form."""
-    return {
-        member: own.terms_of_member(terms[name], terms[member]) for name, own in glued.items() for member in own.members
-    }
+def _stored(forms: Sequence[Form], terms: Mapping[str, tuple[Term, ...]]) -> dict[str, tuple[Term, ...]]:
+    """The terms of tensors as they are stored: of an axis that is the same in all that is read of them, its term."""
+    found = dict(terms)
+    for form in reversed(forms):
+        for name in form.stored:
+            found[name] = tuple(_axis(form, axis, found) or term for axis, term in enumerate(terms[name]))
+    read = {name for form in forms for name in form.read}
+    return {name: axes for name, axes in found.items() if name not in read}
+
+
+def _axis(form: Form, axis: int, terms: Mapping[str, tuple[Term, ...]]) -> Term | None:
+    """The term of an axis in all that is read, if it is there and one."""
+    places = [form.axis_read(axis, number) for number in range(len(form.read))]
+    own = {terms[name][place] for name, place in zip(form.read, places, strict=True) if place is not None}
+    return own.pop() if len(own) == 1 and None not in places else None
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

@@ -136,9 +136,9 @@ def _state_axis(gathering: Gathering, node: Node, size: int) -> Ref:
     store, graph = gathering.store, gathering.of.graph
     axis = store.new(size)
     if not graph.users[node.name] and node.name not in graph.outputs:
-        pieces = any(node.target in own.members for own in gathering.of.prepared.glued.values())
-        said = ("glued", "the group acts on it and others as on one tensor")
-        store.because(node.name, *(said if pieces else ("unused", "nothing reads this tensor")))
+        read = any(node.target in form.stored for form in gathering.of.prepared.forms)
+        said = ("read in another form", "the group acts on what is read of it")
+        store.because(node.name, *(said if read else ("unused", "nothing reads this tensor")))
         store.rigid(axis)
     if node.target in graph.transient:
         store.because(node.name, "buffer", "a buffer that checkpoints do not store")

@@ -26,7 +26,7 @@ class ConstantParts:
             alike: every row of a table has to have the same constant.
         """
         axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
-        if len(axes) > 1 and not alike and node.target not in self.flow.d.eq.prepared.glued:
+        if len(axes) > 1 and not alike:
             for read in (axes, *(tuple(axis for axis in axes if axis != rows) for rows in axes[:-1])):
                 if len(read) > 1 and self._is_one(node.target, read):
                     return along(self.flow, node.target, read)

@@ -86,7 +86,7 @@ def part_of(flow: Flow, value: str) -> Part | None:
         line = torch.arange(size).reshape([-1 if i == axis else 1 for i in range(rank)])
         numbers.append(moved(flow.graph, way, {parameter.name: line.expand(parameter.shape)}))
     axes = _axes(numbers, parameter.shape)
-    if axes is None or (rank > 2 and parameter.target in flow.d.eq.prepared.glued):
+    if axes is None:
         return None
     places = (_places(numbers, axes[0], 0, parameter.shape), _places(numbers, axes[1], 1, parameter.shape))
     alone = all(len(flow.graph.users[n.name]) == 1 for n in way[:-1])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from symgraph.errors import UsageError, near
@@ -14,7 +15,6 @@ from symgraph.inference.collect import collect
 from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
-from symgraph.inference.glued import Ways, in_parts, is_apart, putting_together, with_glued
 from symgraph.inference.kept_symmetry import keep_symmetry, kept_symmetry, key_of
 from symgraph.inference.prepared import (
     Order,
@@ -28,6 +28,7 @@ from symgraph.inference.prepared import (
     take_turns,
     unstack,
 )
+from symgraph.inference.read_forms import FORMS, Ways, with_forms
 from symgraph.inference.spaces import Spaces, find_spaces
 from symgraph.inference.ties import tie
 from symgraph.inference.unread import with_unread
@@ -117,15 +118,17 @@ def infer(
 
 def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
     symmetry: SymmetryGraph = run(graph, book, order=order)
-    glued: Ways = {}
-    for ways in (putting_together(graph), *in_parts(graph)):
-        whole: SymmetryGraph | None = run(graph, book, order=order, glued={**glued, **ways}) if ways else None
-        if whole is not None and is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
-            symmetry, glued = whole, {**glued, **ways}
+    taken, seen = list[Ways](), graph
+    for forms in FORMS:
+        ways = forms(seen)
+        other: SymmetryGraph | None = run(graph, book, order=order, forms=(*taken, ways)) if ways else None
+        if other is not None and other.dimension().number > symmetry.dimension().number:
+            symmetry, seen = other, with_forms(seen, ways)
+            taken.append(ways)
     closed = with_unread(symmetry)
     if closed is None:
         return symmetry
-    found: SymmetryGraph = run(graph, book, order=order, read=closed, glued=glued)
+    found: SymmetryGraph = run(graph, book, order=order, read=closed, forms=taken)
     return found
 
 
@@ -136,20 +139,21 @@ def run(
     *,
     order: Order | None = None,
     read: Graph | None = None,
-    glued: Ways | None = None,
+    forms: Sequence[Ways] = (),
 ) -> Any:
     """The value of a stage, which is immutable and prints.
 
     Args:
         read: what is read in the place of the traced graph, which the result stays on.
-        glued: what is read in another form: parameters that are put together, or part by part.
+        forms: what is read in another form than it is stored in, each of what those before it leave.
 
     Raises:
         UsageError: there is no stage of that name.
     """
     stages = stages_until(until)
-    together, pieces = with_glued(read or graph, glued or {})
-    value: Any = Prepared(graph, rules or default_rules(), together, order, glued=pieces)
+    seen = reduce(with_forms, forms, read or graph)
+    own = tuple(form for ways in forms for form in ways.values())
+    value: Any = Prepared(graph, rules or default_rules(), seen, order, forms=own)
     with uncollected():
         for stage in counted(_log, stages, len(stages), "inferring, stage"):
             value = stage.apply(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from symgraph.inference.glued import Pieces
 from symgraph.inference.logarithms import with_logarithms
 from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
@@ -18,6 +17,7 @@ from symgraph.inference.unjoined import with_parts_apart
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
+from symgraph.symmetry.forms import Form
 from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
@@ -36,8 +36,8 @@ class Prepared:
     """The graph as it was `traced`, what has become of it, and the rules that it is read by.
 
     `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; None is theirs.
-    `relays` say where constants come out of several products as they went in. `glued` has the pieces of
-    parameters of the graph that are put together of several, `offsets` what `traced` adds to parameters of it.
+    `relays` say where constants come out of several products as they went in. `forms` are those in which parameters of
+    `traced` are read by it, `offsets` what is added to parameters of the graph.
     """
 
     traced: Graph
@@ -45,7 +45,7 @@ class Prepared:
     graph: Graph
     order: Order | None = None
     relays: Relays = field(default_factory=dict)
-    glued: Mapping[str, Pieces] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ()
     offsets: Mapping[str, Offset] = field(default_factory=dict)
 
     def __str__(self) -> str:

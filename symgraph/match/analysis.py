@@ -148,10 +148,10 @@ def figures(
     moved = (basis.after(0) if basis.basis[0].steps else first, basis.after(1))
     symmetry = basis.symmetry
     names = [name for name in first if name in second]
-    four = [symmetry.shifted({name: state[name] for name in names}) for state in (first, second, *moved)]
+    four = [{name: state[name] for name in names} for state in (first, second, *moved)]
     each = tensor_weights(symmetry, basis.weighting, *four[:2])
-    parameters = _tensors(names, four, each, growth)
-    stacked = [symmetry.stacked(s) for s in four]
+    parameters = _tensors(names, list(map(symmetry.raised, four)), each, growth)
+    stacked = [symmetry.stacked(symmetry.shifted(s)) for s in four]
     weights = parameter_weights(symmetry, basis.weighting, *stacked[:2])
     sums = _sums(symmetry, stacked, weights)
     sure = {confidence.space.id: confidence for confidence in confidences(symmetry, *moved, weights)}
@@ -163,7 +163,10 @@ def figures(
 
 
 def _tensors(
-    names: Sequence[str], four: Sequence[State], weights: Mapping[str, float], growth: Mapping[str, float]
+    names: Sequence[str],
+    four: Sequence[Mapping[str, Tensor]],
+    weights: Mapping[str, float],
+    growth: Mapping[str, float],
 ) -> tuple[TensorFigures, ...]:
     squares = {name: _squares([s[name] for s in four]) for name in names}
     total = sum(weights[n] * after for n, (_, after, _) in squares.items()) or 1.0

@@ -7,6 +7,7 @@ the other the gain goes through infinity, so that a fit stays on its side.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def _turned(
     def moved(factor: Tensor) -> State:
         return rescale(symmetry, sites, factor).apply(here)
 
-    one = torch.ones(here[sites[0].parameter].numel(), dtype=torch.float64, requires_grad=True)
+    one = torch.ones(prod(symmetry.shapes[sites[0].parameter]), dtype=torch.float64, requires_grad=True)
     at, twice, thrice = moved(one), moved(2 * one.detach()), moved(3 * one.detach())
     factors = torch.cat([FACTORS, -FACTORS])[:, None]
     costs = torch.zeros(len(factors), len(one), dtype=torch.float64)

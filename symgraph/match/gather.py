@@ -200,8 +200,9 @@ class _Gathering:
         inner = {s.id for s in self.symmetry.active if space.id in s.fibre}
         names = [
             name
-            for name, axes in self.symmetry.terms.items()
+            for read, axes in self.symmetry.read_terms.items()
             if {leaf.space for a in axes for leaf in leaves(a)} & inner
+            for name in self.symmetry.reading.stored(read)
         ]
         names = [name for name in names if name in self.state]
         apart = sum(float((self.state[name] - mean[name]).square().sum()) for name in names)

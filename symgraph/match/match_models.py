@@ -158,12 +158,11 @@ def match(
         descend = partial(nearest, symmetry, first, second, options, progress, both, keep=keep)
         return _second_to_first(symmetry, first, second, descend, opened, about_mean=bool(rounds))
     names = [name for name in symmetry.graph.parameters if all(name in state for state in held)]
-    shifted = [symmetry.shifted({name: state[name] for name in names}) for state in held]
-    weights = tensor_weights(symmetry, options.weighting, *shifted)
+    weights = tensor_weights(symmetry, options.weighting, *({name: state[name] for name in names} for state in held))
     section = None if opened is None else opened("rounds")
     run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {}, keep)
     # The run lets go of what it has moved.
-    del held, shifted
+    del held
     before = run.distances()
     # Of two models one round is enough.
     most = rounds if len(run.moved) > 2 else min(rounds, len(run.moved) - 1)
@@ -246,7 +245,7 @@ class _Rounds:
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
         self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
         self.hold([GroupElement(symmetry, {}) for _ in moved])
-        self.squares = [self._square(symmetry.shifted({name: s[name] for name in weights})) for s in moved]
+        self.squares = [self._square(s) for s in moved]
         self.scale = sum(self.squares) + 1e-300
 
     def hold(self, elements: Sequence[GroupElement]) -> None:
@@ -312,7 +311,7 @@ class _Rounds:
             return None
         pairs = (self.seen[k, m] if k < m else self.seen[m, k].turned() for k in others)
         moved = (x.after(self.elements[k], self.elements[m]) for x, k in zip(pairs, others, strict=True))
-        square = self._square(self.symmetry.shifted({name: mean[name] for name in self.weights}))
+        square = self._square(mean)
         return mean_of(moved, self.scale / len(self.moved) / (square + 1e-300))
 
     def distances(self) -> tuple[float, ...]:
@@ -329,7 +328,8 @@ class _Rounds:
         return found
 
     def _square(self, state: Mapping[str, Tensor]) -> float:
-        return sum(float(self.weights[name] * tensor.square().sum()) for name, tensor in state.items())
+        read = self.symmetry.raised(state)
+        return sum(float(weight * read[name].square().sum()) for name, weight in self.weights.items())
 
     def _mean(self, models: Sequence[int]) -> State:
         """The mean of some of the models as they are now, tensor by tensor."""

@@ -43,8 +43,8 @@ def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
     shapes = {name: torch.empty(symmetry.graph.state[name].shape, device="meta") for name in names}
     spaces = _moving(symmetry)
     found = []
-    for name, tensor in symmetry.stacked(shapes).items():
-        member = name if name in shapes else next(whole.members[0] for whole in symmetry.together if whole.name == name)
+    for name, tensor in symmetry.stacked(symmetry.reading.of(shapes)).items():
+        member = symmetry.members_of(name)[0]
         for block in blocks(name, [tensor], symmetry.acting_terms[name]):
             if block.spaces() & spaces:
                 on = frozenset(block.spaces())

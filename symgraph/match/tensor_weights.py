@@ -26,8 +26,7 @@ def parameter_weights(
             raise UsageError(
                 f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
             )
-        together = {whole.name: whole.members for whole in symmetry.together}
-        each = {name: [float(weighting.get(m, 1.0)) for m in together.get(name, (name,))] for name in a}
+        each = {name: [float(weighting.get(m, 1.0)) for m in symmetry.members_of(name)] for name in a}
         return {name: sum(w) / len(w) for name, w in each.items()}
     if weighting in ("uniform", "inputs"):
         return dict.fromkeys(a, 1.0)
@@ -40,14 +39,15 @@ def parameter_weights(
 
 
 def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
-    """The same for every tensor by itself: those that are acted on together have the weight of all of them.
+    """The same for every tensor by itself, which has the weight of what it is acted on with, or of its parts.
 
     Raises:
         UsageError: a weight for what is no parameter.
     """
-    first, *others = map(symmetry.stacked, states)
+    first, *others = (symmetry.stacked(symmetry.shifted(state)) for state in states)
     found = parameter_weights(symmetry, weighting, first, *others)
-    return {name: found[symmetry.whole_of[name].name if name in symmetry.whole_of else name] for name in states[0]}
+    each = {name: [found[own] for own in symmetry.acting_names(name)] for name in states[0]}
+    return {name: sum(own) / len(own) for name, own in each.items()}
 
 
 def _normalised(tensors: Sequence[Tensor]) -> float:

@@ -30,9 +30,9 @@ class GroupElement:
     elements: Mapping[int, Element]
 
     def __call__(self, state: Mapping[str, Tensor], names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The transformed state; tensors that no moved space touches are passed through, not copied.
+        """What is read of a state, transformed; tensors that no moved space touches are passed through, not copied.
 
-        Tensors that the group acts on as one (branches that change places, pieces) must come together.
+        Branches that change places, which the group acts on as one, must come together.
 
         Raises:
             UsageError: some of them are missing.
@@ -40,7 +40,7 @@ class GroupElement:
         chosen = state if names is None else {name: state[name] for name in names}
         terms = self.symmetry.acting_terms
         moved = {name: self.on(tensor, terms[name]) if name in terms else tensor for name, tensor in chosen.items()}
-        for whole in self.symmetry.together:
+        for whole in self.symmetry.stacks:
             missing = [member for member in whole.members if member not in chosen]
             if len(missing) == len(whole.members) or not any(self._moves(term) for term in terms[whole.name]):
                 continue
@@ -60,9 +60,9 @@ class GroupElement:
         return {name: self.on(state[name], terms[name]) for name in names}
 
     @property
-    def touched(self) -> list[str]:
-        """Names of the tensors that this element may change."""
-        return list(dict.fromkeys(name for space in self.elements for name in self.symmetry.parameters_of[space]))
+    def moves(self) -> list[str]:
+        """What this element may change of all that is read."""
+        return list(dict.fromkeys(name for space in self.elements for name in self.symmetry.read_on[space]))
 
     def on(self, tensor: Tensor, axes: Sequence[Term]) -> Tensor:
         """The transformed tensor."""

@@ -38,7 +38,7 @@ class Blend(Step):
     def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
         symmetry = self.symmetry
-        stacked = symmetry.stacked({name: state[name] for name in symmetry.parameters_of[self.space] if name in state})
+        stacked = symmetry.stacked({name: state[name] for name in symmetry.read_on[self.space] if name in state})
         done = {name: on_blocks(tensor, symmetry.acting_terms[name], self._block) for name, tensor in stacked.items()}
         return {**state, **symmetry.unstacked(done)}
 
@@ -57,13 +57,13 @@ class Blend(Step):
         return tensor
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """Everything on the space."""
-        return self.symmetry.parameters_of[self.space]
+        return self.symmetry.read_on[self.space]
 
-    def beside(self, name: str) -> Collection[str]:
-        """The tensors that it acts on together with one: pieces of it, the same of other branches."""
-        return whole.members if (whole := self.symmetry.whole_of.get(name)) is not None else ()
+    def needs(self, name: str) -> Collection[str]:
+        """The same of other branches, which it acts on together with one."""
+        return stack.members if (stack := self.symmetry.stack_of.get(name)) is not None else ()
 
     def inverse(self) -> Blend:
         """There is none.

@@ -110,7 +110,7 @@ def _shift(symmetry: SymmetryGraph, constant: Constant, state: Mapping[str, Tens
 def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     for name, sites in symmetry.gain_sites.items():
         step = rescale(symmetry, sites, gain_of(symmetry, state, name).clone())
-        step.check(state)
+        step.check(symmetry.raised(state))
         yield step
 
 
@@ -126,7 +126,7 @@ def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -
     for lean in symmetry.leans:
         if lean.settled:
             reader = lean.plane.reader
-            means = reader.of(state[reader.parameter]).mean(reader.joint)
+            means = reader.of(symmetry.raised(state)[reader.parameter]).mean(reader.joint)
             yield Slant(symmetry, lean, -lean.leaning(means))
 
 
@@ -177,15 +177,17 @@ def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Hom
     """
     radials = [radial for radial in symmetry.radial if not radial.by_number]
     beside, accelerator = rescaled(symmetry, state), Anderson()
-    tied = [radial for radial in radials if not beside.isdisjoint(radial.tensors)]
+    held = {radial: {own for name in radial.tensors for own in symmetry.reading.stored(name)} for radial in radials}
+    tied = [radial for radial in radials if not beside.isdisjoint(held[radial])]
     yield from _balanced(symmetry, state, homes, None)
     yield from (Stretch(symmetry, radial, _length(symmetry, radial, state, homes)) for radial in radials)
     for _ in range(ROUNDS if tied else 0):
-        yield from _balanced(symmetry, state, homes, {name for radial in tied for name in radial.tensors})
+        yield from _balanced(symmetry, state, homes, set().union(*(held[radial] for radial in tied)))
         factors = [_length(symmetry, radial, state, homes) for radial in tied]
         yield from map(partial(Stretch, symmetry), tied, factors)
         logs = {number: factor.log() for number, factor in enumerate(factors)}
-        if all(_is_still(log, state[radial.tensors[0]]) for log, radial in zip(logs.values(), tied, strict=True)):
+        raised = symmetry.raised(state)
+        if all(_is_still(log, raised[radial.tensors[0]]) for log, radial in zip(logs.values(), tied, strict=True)):
             return
         yield from (Stretch(symmetry, tied[number], jump.exp()) for number, jump in accelerator.step(logs).items())
 

@@ -107,11 +107,11 @@ class Shift(Step):
         return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """All that a constant is added to."""
         return self._needs()
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """What says how much of the constant arrives there, and what that takes itself."""
         needs, reached = self._needs(), dict.fromkeys((name,))
         waiting = [name]
@@ -132,9 +132,10 @@ class Shift(Step):
 
     def fitted(self, state: Mapping[str, Tensor]) -> Shift:
         """Another model's constant, where readers make up for it."""
-        if not self.family.moves or self.family.source.piece.parameter not in state:
+        raised = self.symmetry.raised(state)
+        if not self.family.moves or self.family.source.piece.parameter not in raised:
             return self
-        return replace(self, constant=-self.family.source.mean(self.symmetry.raised(state)))
+        return replace(self, constant=-self.family.source.mean(raised))
 
     def dump(self) -> Dumped:
         """Where it is taken out, and the constant."""
@@ -244,7 +245,7 @@ class Lift(Step):
         return {**state, self.piece.parameter: self.piece.add(tensor, ones(self.piece, self.frame, self.constant))}
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The parameter."""
         return (self.piece.parameter,)
 

@@ -52,7 +52,7 @@ class Coordinates:
             for part, tensor in chart.latents.items()
         }
         shapes = {name: freedom.shape for name, freedom in self.rest.items()}
-        shapes |= {f"gain {name}": (prod(symmetry.graph.state[name].shape),) for name in symmetry.gain_sites}
+        shapes |= {f"gain {name}": (prod(symmetry.shapes[name]),) for name in symmetry.gain_sites}
         zeros = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
         self.zero: Vector = latents | zeros
         self.here = self._seen(self.zero)

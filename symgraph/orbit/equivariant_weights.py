@@ -156,7 +156,7 @@ def _free(symmetry: SymmetryGraph, ends: Sequence[End], at_ends: Collection[int]
     """The spaces between the ends."""
     still = {leaf.space for end in ends for term in symmetry.terms[end.tensor] for leaf in leaves(term)}
     still |= {stack.space for stack in symmetry.stacks} | {*at_ends}
-    still |= {leaf.space for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
+    still |= {leaf.space for form in symmetry.forms for own in form.terms for term in own for leaf in leaves(term)}
     return [space for space in symmetry.active if space.id not in still]
 
 

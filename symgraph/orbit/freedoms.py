@@ -100,17 +100,17 @@ def _factor(make: Callable[[Tensor], Step]) -> Callable[[Tensor], Steps]:
 
 
 def _shape(symmetry: SymmetryGraph, name: str) -> tuple[int, ...]:
-    return (prod(symmetry.graph.state[name].shape),)
+    return (prod(symmetry.shapes[name]),)
 
 
 def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
     """The shape of a constant along the piece's axis."""
-    return tuple(size for dim, size in enumerate(symmetry.graph.state[piece.parameter].shape) if dim != piece.axis)
+    return tuple(size for dim, size in enumerate(symmetry.shapes[piece.parameter]) if dim != piece.axis)
 
 
 def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, ...]:
     """The shape of the multiples of ones along a frame of the piece."""
-    other, shape = prod(sides(piece, frame)), symmetry.graph.state[piece.parameter].shape
+    other, shape = prod(sides(piece, frame)), symmetry.shapes[piece.parameter]
     before, behind = (
         [axis for axis in piece.across(len(shape)) if (axis < piece.axis) == first] for first in (True, False)
     )
@@ -120,7 +120,7 @@ def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, 
 
 def _across_thin(symmetry: SymmetryGraph, thin: Thin) -> tuple[int, ...]:
     """The shape of what a reader of a thin stream may have along the directions in which this never varies."""
-    return *_beside(symmetry, thin.reader), thin.number(symmetry.graph.state[thin.writer.parameter].shape)
+    return *_beside(symmetry, thin.reader), thin.number(symmetry.shapes[thin.writer.parameter])
 
 
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
@@ -172,7 +172,7 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
             Family.SPECTRAL, gains.gain, f"spectrum of {gains.gain}", (), partial(_spun, symmetry, gains), settled=False
         )
     for update in symmetry.updates:
-        name, shape = update_name(update), (sum(prod(symmetry.graph.state[free].shape) for free in update.free),)
+        name, shape = update_name(update), (sum(prod(symmetry.shapes[free]) for free in update.free),)
         make = _alone(partial(Updated, symmetry, update))
         yield Freedom(Family.UPDATE, name, f"update by {name}", shape, make, LOGARITHM, settled=False)
     for statistics in symmetry.statistics:

@@ -40,7 +40,7 @@ class Motion:
                 remedy=f"name the residual, or train permutations as well: {_permutations()}",
             )
         self.moves = tuple(constant for constant in symmetry.constants if constant.moves) if options.gauge else ()
-        sizes = {f"gain {gain}": symmetry.graph.state[gain].shape for gain in symmetry.gain_sites if options.gauge}
+        sizes = {f"gain {gain}": symmetry.shapes[gain] for gain in symmetry.gain_sites if options.gauge}
         sizes |= {f"move {number}": (constant.source.piece.size,) for number, constant in enumerate(self.moves)}
         self.free = {
             name: torch.zeros(shape, dtype=dtype, device=device, requires_grad=True) for name, shape in sizes.items()

@@ -85,7 +85,7 @@ def gain_mean(
                 if element is not None:
                     first, second = (places.index_select(dim, at).flatten() for at in _mixed(element, shape[dim]))
                     pairs.append((first, second))
-    size = math.prod(symmetry.graph.state[parameter].shape)
+    size = math.prod(symmetry.shapes[parameter])
     return _shared(size, pairs) if pairs else None
 
 

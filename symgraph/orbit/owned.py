@@ -9,7 +9,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 
 
 def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> dict[str, int]:
-    """The process that each tensor belongs to, of so many; those that the group acts on together have one.
+    """The process that each tensor belongs to, of so many, and what is read of it; those acted on together have one.
 
     The tensors of a space are kept together, the smallest spaces first, as long as they are no more than one process
     has room for: those of hidden units, and of heads. A residual stream has tensors everywhere.
@@ -19,8 +19,8 @@ def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> 
     """
     sizes = {name: prod(node.shape) for name, node in symmetry.graph.state.items() if name in symmetry.terms}
     parts = {name: frozenset((name,)) for name in sizes}
-    for acted in symmetry.together:
-        _join(parts, acted.members)
+    for name in sizes:
+        _join(parts, symmetry.beside(name))
 
     def size(names: Iterable[str]) -> int:
         return sum(sizes[name] for name in {member for name in names for member in parts[name]})
@@ -32,7 +32,8 @@ def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> 
     for space, names in sorted(spaces.items(), key=lambda item: (size(item[1]), item[0])):
         if space in whole or size(names) <= room:
             _join(parts, names)
-    return _packed({min(part): part for part in parts.values()}, sizes, count)
+    homes = _packed({min(part): part for part in parts.values()}, sizes, count)
+    return homes | {read: homes[name] for name in sizes for read in symmetry.reading.read(name)}
 
 
 def _join(parts: dict[str, frozenset[str]], names: Iterable[str]) -> None:

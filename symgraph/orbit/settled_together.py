@@ -79,7 +79,7 @@ def _groups(piece: Piece, frame: int) -> Tensor:
 def settled_together(symmetry: SymmetryGraph, found: list[Overlap], state: Mapping[str, Tensor]) -> list[Tensor]:
     """What is to be added at the source of each, so that nothing remains of any; shapes: [(size of the source,)]."""
     raised = symmetry.raised(state)
-    needed = {name: raised[name] for name in dict.fromkeys(_needed(symmetry, found)) if name in state}
+    needed = {name: raised[name] for name in dict.fromkeys(_needed(symmetry, found)) if name in symmetry.shapes}
     remaining = torch.cat([overlap.remains(needed) for overlap in found])
     columns = [
         torch.cat([other.remains(shifted) for other in found]) - remaining
@@ -95,6 +95,6 @@ def settled_together(symmetry: SymmetryGraph, found: list[Overlap], state: Mappi
 def _needed(symmetry: SymmetryGraph, found: list[Overlap]) -> Iterator[str]:
     for overlap in found:
         step = Shift(symmetry, overlap.constant, torch.zeros(overlap.constant.shape))
-        for name in step.touched:
+        for name in step.moves:
             yield name
-            yield from step.beside(name)
+            yield from step.needs(name)

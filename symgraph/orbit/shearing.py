@@ -48,8 +48,7 @@ class Sheared(Step):
         changed = dict(state)
         for name in self.symmetry.parameters_of_frames([self.shear.frame]):
             if name in state:
-                laid, terms = self.symmetry.as_laid(name, state[name])
-                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, sheared))
+                changed[name] = on_blocks(state[name], self.symmetry.read_terms[name], sheared)
         return changed
 
     def _directions(self, state: State) -> tuple[Tensor, Tensor]:
@@ -59,11 +58,11 @@ class Sheared(Step):
         return (along * self.amounts if self.shear.single else along), across
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """Everything along the frame."""
         return self.symmetry.parameters_of_frames([self.shear.frame])
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """The tensor itself, and the gains that say where to."""
         return (name, *self.shear.gains)
 

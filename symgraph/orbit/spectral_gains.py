@@ -68,16 +68,15 @@ class Isospectral(Step):
         changed = {**state, spectral.gain: new.to(state[spectral.gain])}
         for name in self.symmetry.parameters_of_frames(frames):
             if name in state:
-                laid, terms = self.symmetry.as_laid(name, state[name])
-                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, rotated))
+                changed[name] = on_blocks(state[name], self.symmetry.read_terms[name], rotated)
         return changed
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The gain, and everything on the streams before and after it."""
         return (self.spectral.gain, *self.symmetry.parameters_of_frames({*self.spectral.before, *self.spectral.after}))
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """The gain."""
         return (self.spectral.gain,)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,27 +27,34 @@ class Step(ABC):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; with `linear` that of a difference of two models, which no constant is added to."""
-        if linear:
-            return self._on_difference(state)
-        if not self.symmetry.offsets:
-            return self.act(state)
-        raised = {**state, **self.symmetry.shifted(self._with_offsets(state))}
-        moved = self.act(raised)
-        changed = {name: moved[name] for name in self._with_offsets(state) if moved[name] is not raised[name]}
-        return {**moved, **self._with_offsets(state), **self.symmetry.shifted(changed, -1.0)}
+        if self.symmetry.is_plain:
+            return self.act(state, linear=linear)
+        reading = self.symmetry.reading
+        read = reading.of(state)
+        moved = self._on_difference(read) if linear else self._on_read(read)
+        return {**state, **reading.back(reading.changed(read, moved))}
 
-    def _on_difference(self, state: State) -> State:
+    def _on_read(self, read: State) -> State:
+        """The transformed state of what is read; that of tensors which stay is the same object."""
+        with_offsets = self._with_offsets(read)
+        raised = {**read, **{name: self.symmetry.offsets[name].added(read[name]) for name in with_offsets}}
+        moved = self.act(raised)
+        still = {name: read[name] for name in with_offsets if moved[name] is raised[name]}
+        lowered = {name: self.symmetry.offsets[name].added(moved[name], -1.0) for name in with_offsets - still.keys()}
+        return {**moved, **still, **lowered}
+
+    def _on_difference(self, read: State) -> State:
         """What becomes of a difference of two models: one of logarithms does not change where both are multiplied."""
-        positive = [name for name in self._with_offsets(state) if self.symmetry.is_positive(name)]
-        ratios = {name: state[name].exp() for name in positive}
-        moved = self.act({**state, **ratios}, linear=True)
+        positive = [name for name in self._with_offsets(read) if self.symmetry.is_positive(name)]
+        ratios = {name: read[name].exp() for name in positive}
+        moved = self.act({**read, **ratios}, linear=True)
         if not positive:
             return moved
-        alike = self.act({**state, **{name: torch.ones_like(state[name]) for name in positive}}, linear=True)
+        alike = self.act({**read, **{name: torch.ones_like(read[name]) for name in positive}}, linear=True)
         return {**moved, **{name: (moved[name] / alike[name]).log() for name in positive}}
 
-    def _with_offsets(self, state: State) -> State:
-        return {name: state[name] for name in self.symmetry.offsets if name in state}
+    def _with_offsets(self, read: State) -> set[str]:
+        return {name for name in self.symmetry.offsets if name in read}
 
     @abstractmethod
     def act(self, state: State, *, linear: bool = False) -> State:
@@ -63,12 +70,27 @@ class Step(ABC):
 
     @property
     @abstractmethod
+    def moves(self) -> Collection[str]:
+        """What it may change of all that is read."""
+
+    def needs(self, name: str) -> Collection[str]:
+        """What the new value of one of these is made of, beside its old one."""
+        return ()
+
+    @property
     def touched(self) -> Collection[str]:
-        """Names of the tensors that it may change."""
+        """Names of the tensors that it may change, as they are stored."""
+        return self._stored(self.moves)
 
     def beside(self, name: str) -> Collection[str]:
         """Those that the new value of one of these is made of, beside its old one."""
-        return ()
+        read = self.symmetry.reading.read(name)
+        # What is read of one tensor is made of others as well, or others are made of that.
+        near = (own for stored in self._stored(read) for own in self.symmetry.reading.read(stored))
+        return self._stored(needed for own in dict.fromkeys((*read, *near)) for needed in (own, *self.needs(own)))
+
+    def _stored(self, read: Iterable[str]) -> Collection[str]:
+        return dict.fromkeys(name for own in read for name in self.symmetry.reading.stored(own))
 
     def after(self, first: Step) -> Step | None:
         """Both as one step, where they are of a kind that can be multiplied."""

@@ -45,20 +45,20 @@ class Act(Step):
 
     def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **self.element(state, [name for name in self.element.touched if name in state])}
+        return {**state, **self.element(state, [name for name in self.element.moves if name in state])}
 
     def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """The value after the element has acted."""
         return self.element.on(value, axes)
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """Everything on the spaces that it moves."""
-        return self.element.touched
+        return self.element.moves
 
-    def beside(self, name: str) -> Collection[str]:
-        """The tensors that it acts on together with one: pieces of it, the same of other branches."""
-        return whole.members if (whole := self.element.symmetry.whole_of.get(name)) is not None else ()
+    def needs(self, name: str) -> Collection[str]:
+        """The same of other branches, which it acts on together with one."""
+        return stack.members if (stack := self.element.symmetry.stack_of.get(name)) is not None else ()
 
     def inverse(self) -> Act:
         """The step that undoes this one."""
@@ -155,8 +155,7 @@ class Rescale(Step):
         changed = dict(state)
         for name in self.symmetry.parameters_of_frames(self.frames):
             if name in changed:
-                laid, terms = self.symmetry.as_laid(name, changed[name])
-                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, self._block))
+                changed[name] = on_blocks(changed[name], self.symmetry.read_terms[name], self._block)
         if self.parameter in changed:
             gain = changed[self.parameter]
             changed[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
@@ -167,7 +166,7 @@ class Rescale(Step):
         return on_blocks(value, axes, self._block)
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The gain, and all that reads or writes what it multiplies."""
         return (*self.symmetry.parameters_of_frames(self.frames), self.parameter)
 
@@ -186,7 +185,7 @@ class Rescale(Step):
     def _on(self, leaves: Sequence[Leaf]) -> Tensor:
         """What of the factor multiplies one of its frames, or several together, which have a dimension each."""
         factor = self.factor.reshape(-1)
-        for term in self.symmetry.terms_of(self.parameter):
+        for term in self.symmetry.read_terms[self.parameter]:
             if isinstance(term, Concat) and term.order:
                 factor = factor[list(term.places)]
         sizes = [leaf.size for leaf in leaves]
@@ -211,8 +210,8 @@ class Rescale(Step):
 
     def _annihilates(self, name: str, bias: Tensor) -> bool:
         """Whether a zero of the factor stands where a vector has none."""
-        laid, terms = self.symmetry.as_laid(name, bias)
-        for block in blocks(name, [laid], terms) if laid.dim() == 1 else ():
+        terms = self.symmetry.read_terms[name]
+        for block in blocks(name, [bias], terms) if bias.dim() == 1 else ():
             first, (part, *_) = block.leaves[0].frame, block.tensors
             if first in self.frames and bool((part[self._on(block.leaves) == 0] != 0).any()):
                 return True
@@ -235,7 +234,7 @@ class Rescale(Step):
 
     def fitted(self, state: Mapping[str, Tensor]) -> Rescale:
         """Another model's gain."""
-        own = self.parameter in state
+        own = self.parameter in self.symmetry.raised(state)
         return rescale(self.symmetry, self.sites, gain_of(self.symmetry, state, self.parameter)) if own else self
 
     def dump(self) -> Dumped:
@@ -272,7 +271,7 @@ class Stretch(Step):
         return {**state, **self.radial.times(state, self.factor)}
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The tensors."""
         return self.radial.tensors
 
@@ -366,7 +365,7 @@ class Transform:
             if step.takes not in seen:
                 seen.add(step.takes)
                 step = step.fitted(state)
-            step.check(state)
+            step.check(state if step.symmetry.is_plain else step.symmetry.raised(state))
             yield step
 
     def inverse(self) -> Transform:

@@ -38,13 +38,13 @@ class Widened(Step):
         return found
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The reader, and its bias."""
         return tuple(filter(None, (self.thin.reader.parameter, self.thin.sink)))
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """Both, and what the directions depend on."""
-        return (*self.touched, *self.thin.named)
+        return (*self.moves, *self.thin.named)
 
     def inverse(self) -> Widened:
         """The step that undoes this one."""

@@ -48,13 +48,13 @@ class Slant(Step):
         return changed
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The reader, and its bias."""
         return tuple(filter(None, (self.lean.plane.reader.parameter, self.lean.sink)))
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """Both, and what the plane is made of."""
-        return (*self.touched, *self.lean.plane.named)
+        return (*self.moves, *self.lean.plane.named)
 
     def inverse(self) -> Slant:
         """The step that undoes this one."""
@@ -98,14 +98,14 @@ class Restate(Step):
         return changed
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The statistics, the gain and the bias."""
         statistics = self.norm.statistics
         return (*statistics.tensors, statistics.gain, statistics.bias)
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """All of them."""
-        return self.touched
+        return self.moves
 
     def inverse(self) -> Restate:
         """The step that undoes this one."""

@@ -47,11 +47,11 @@ class Updated(Step):
         return changed
 
     @property
-    def touched(self) -> Collection[str]:
+    def moves(self) -> Collection[str]:
         """The free parameters and those that make up for them."""
         return self.update.named
 
-    def beside(self, name: str) -> Collection[str]:
+    def needs(self, name: str) -> Collection[str]:
         """All of them, and what else is multiplied on the way."""
         regions = (Added(self.symmetry.graph, beside).region for beside in self.update.sums)
         return (*self.update.named, *(other for region in regions for other in region.state))

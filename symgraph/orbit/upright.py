@@ -75,7 +75,8 @@ def adopted(
     back = out.inverse()
     _, other = to_clean_gauge(symmetry, like)
     for constant in tilted(symmetry):
-        there = Shift(symmetry, constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
+        wanted, own = (constant.source.mean(symmetry.raised(at)) for at in (other, clean))
+        there = Shift(symmetry, constant, wanted - own).apply(clean)
         clean = min(clean, there, key=lambda at: far(back.apply(at)))
     clean = back.apply(clean)
     for statistics in symmetry.statistics:
@@ -96,6 +97,6 @@ def mirrored(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[S
         planes = (share.port.plane for share in constant.shares if share.port.plane is not None)
         plane = next((plane for plane in planes if plane.bias == bias), None)
         if plane is not None:
-            normal = plane.normal(raised, clean[bias])
-            part = plane.height(raised, clean[bias]) / plane.factor / normal.square().sum()
+            normal = plane.normal(raised, raised[bias])
+            part = plane.height(raised, raised[bias]) / plane.factor / normal.square().sum()
             yield back.apply(Shift(symmetry, constant, -2 * part * normal).apply(clean))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, shorten
 from symgraph.groups.ways import Way
+from symgraph.inference.read_forms import as_read
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import TOLERANCE, difference
 from symgraph.resize.factors import Factors
@@ -62,22 +63,25 @@ def embed(
         CheckpointError: the models do not correspond, a space admits no embedding into that size, or the outputs
             would differ, with the place.
     """
+    reading = wide.reading
+    plain, given = narrow.reading.of(float64(state)), reading.of(like)
+    wide, narrow = as_read(wide), as_read(narrow)
     pairs = pair(wide, narrow)
     maps, lifted = widenings(pairs), pairs.lifted
-    plain = float64(state)
     kept = {
         name: tensor
         for name, tensor in plain.items()
-        if name in like and like[name].shape == tensor.shape and name not in wide.graph.transient
+        if name in given and given[name].shape == tensor.shape and name not in wide.graph.transient
     }
-    own = {**float64(like), **kept}
+    own = {**float64(given), **kept}
     unread = tuple(
         name for name in plain if name not in kept and name in wide.graph.parameters and is_idle(wide.graph, name)
     )
     factors = factors_between(wide, lifted, maps, narrow, plain, own)
     grown = tuple(map for map in maps.values() if map.way is not Way.CONSTANT)
     with torch.no_grad():
-        return Embedding({**own, **factors.wide_state()}, grown, factors.error, unread, lifted.copies)
+        embedded = reading.back({**own, **factors.wide_state()})
+        return Embedding(embedded, grown, factors.error, unread, lifted.copies)
 
 
 def factors_between(

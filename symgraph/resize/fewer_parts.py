@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from symgraph.inference.read_forms import as_read
 from symgraph.ir import Graph
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import on_blocks
@@ -40,15 +41,14 @@ def fewer_parts(
         state: parameters and buffers of the model as it is.
         keep: which parts stay; without it they are merged where they are nearest to one another.
     """
-    plain = float64(state)
+    plain, read = float64(state), as_read(symmetry)
+    known = {name: tensor for name, tensor in symmetry.reading.of(plain).items() if name in read.terms}
     with torch.no_grad():
-        folding = Folding(
-            symmetry, canonical_form(symmetry, {name: plain[name] for name in symmetry.terms if name in plain}), keep
-        )
+        folding = Folding(read, canonical_form(read, known), keep)
         folds = tuple(folding.choose(space, wanted.sizes[space.id]) for space in wanted.spaces)
         done = {
             name: tensor
-            for name, tensor in {**plain, **_cut(symmetry, folding.result(), wanted)}.items()
+            for name, tensor in {**plain, **symmetry.reading.back(_cut(read, folding.result(), wanted))}.items()
             if name not in wanted.gone
         }
         inputs = random_inputs(fewer, torch.Generator().manual_seed(0))

@@ -129,7 +129,7 @@ def _changes(
         slopes = torch.autograd.grad(mean, [tensors[name] for name in names], allow_unused=True)
         pairs = zip(names, slopes, strict=True)
         zeros = {name: torch.zeros_like(own[name]) if slope is None else own[name] * slope for name, slope in pairs}
-        yield symmetry.stacked({name: tensor.double() for name, tensor in zeros.items()})
+        yield symmetry.stacked(symmetry.reading.of({name: tensor.double() for name, tensor in zeros.items()}))
 
 
 def read_scores(file: str | Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.groups.ways import Way
+from symgraph.inference.read_forms import as_read
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import State
 from symgraph.prove.verify import TOLERANCE
@@ -77,6 +78,8 @@ def reduce(
         CheckpointError: the models do not correspond, or a space admits no embedding between these sizes.
         UsageError: groups would have to be taken apart.
     """
+    reading, small = wide.reading, narrow.reading
+    wide, narrow = as_read(wide), as_read(narrow)
     pairs = pair(wide, narrow)
     maps, lifted = widenings(pairs), pairs.lifted
     if lifted.copies:
@@ -86,16 +89,15 @@ def reduce(
             remedy="choose a shape with as many positions in each group",
         )
     generator = torch.Generator().manual_seed(0)
-    own = float64(like)
+    own, plain = small.of(float64(like)), reading.of(float64(state))
     # Factors follow from sizes alone: any parameters tell them, if none of them is zero.
     computed = {name: own[name] for name in own if name not in narrow.graph.parameters}
     generic = {**random_state(narrow.graph, generator), **computed}
-    factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
-    plain = float64(state)
+    factors = factors_between(wide, lifted, maps, narrow, generic, plain)
     with torch.no_grad():
         known = {name: plain[name] for name in wide.terms if name in plain}
         canonical = canonical_form(wide, known)
-        moments = flows({**plain, **canonical}) if flows is not None else {}
+        moments = flows(reading.back({**plain, **canonical})) if flows is not None else {}
         folding = Folding(wide, canonical, keep, moments)
         shrunk = [space for space in wide.active if space.id in maps and maps[space.id].way is not Way.CONSTANT]
         folds = tuple(folding.fold(space, maps[space.id]) for space in shrunk)
@@ -103,7 +105,7 @@ def reduce(
         inputs = random_inputs(narrow.graph, generator)
         before = Interpreter(wide.graph).run(plain, inputs)
         after = Interpreter(narrow.graph).run(done, inputs)
-    return Reduction(done, folds, changed(before, after))
+    return Reduction(small.back(done), folds, changed(before, after))
 
 
 def canonical_form(wide: SymmetryGraph, state: State) -> State:

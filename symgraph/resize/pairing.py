@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from symgraph.errors import CheckpointError, argument, shorten
 from symgraph.groups.lattice import RIGID, SymmetryClass, describe, group_of, maps
 from symgraph.groups.ways import Way
+from symgraph.inference.read_forms import as_read
 from symgraph.ir import Graph
 from symgraph.resize.lifting import Copies, Lifted, lift
 from symgraph.resize.maps import Widening
@@ -75,11 +76,12 @@ class Pairing:
 
 
 def pair(a: SymmetryGraph, b: SymmetryGraph, names: Names = AB) -> Pairing:
-    """The correspondence of two symmetry graphs, which messages call by these names.
+    """The correspondence of two symmetry graphs, on what they read; messages call them by these names.
 
     Raises:
         CheckpointError: other parameters, other operators, or other sizes where nothing may change; all are named.
     """
+    a, b = as_read(a), as_read(b)
     _same_parameters(a.graph, b.graph, names)
     _same_operators(a.graph, b.graph, names)
     copies: tuple[Copies, ...] = ()

@@ -9,11 +9,10 @@ from symgraph.errors import UsageError, shorten
 from symgraph.groups.lattice import SymmetryClass, describe
 from symgraph.io.options import several
 from symgraph.resize.lifting import length_in
+from symgraph.resize.stored_shapes import Shapes, stored_shapes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Product, leaves
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +69,29 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str]
         cause = f"{shorten(f'{space.name} ({space.size})' for space in chosen)} would keep every unit"
         raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
     parts = _all_parts(symmetry, shrunk)
-    _refuse_pieces(symmetry, shrunk)
+    _refuse_pieces(symmetry, shrunk, parts)
     sizes |= dict(_of_gains(symmetry, sizes))
-    before = {name: tuple(term.size for term in axes) for name, axes in symmetry.terms.items()}
+    before = {name: symmetry.shapes[name] for name in symmetry.terms}
     taken = {
         member for stack in symmetry.stacks if stack.space in sizes for member in stack.members[sizes[stack.space] :]
     }
-    after = {
-        name: tuple(length_in(term, sizes) for term in axes)
-        for name, axes in symmetry.terms.items()
-        if name not in taken
-    }
+    after = stored_shapes(symmetry, sizes, taken)
     return Smaller(shrunk, sizes, before, after, _lengths(symmetry, sizes, shrunk), parts)
 
 
-def _refuse_pieces(symmetry: SymmetryGraph, spaces: Sequence[Space]) -> None:
-    """Refuses spaces on tensors in pieces.
+def _refuse_pieces(symmetry: SymmetryGraph, spaces: Sequence[Space], whole: bool) -> None:
+    """Refuses spaces on tensors in pieces, and parts of a model on tensors of which several axes are read as one.
+
+    Args:
+        whole: the positions of the spaces are whole parts.
 
     Raises:
         UsageError: it is not known how long each piece would be.
     """
-    for whole in symmetry.glued:
-        held = {leaf.space for term in whole.terms for leaf in leaves(term)}
+    for form in (form for form in symmetry.forms if form.joins or (whole and not form.parts)):
+        held = {leaf.space for own in form.terms for term in own for leaf in leaves(term)}
         for space in (space for space in spaces if space.id in held):
-            cause = f"{shorten(whole.members)} are put together, and {space.name} is on what they make"
+            cause = f"{shorten(form.stored)} are read as {form.read[0]}, and {space.name} is on that"
             raise UsageError("how long each piece would be is not known", cause=cause, remedy="name other spaces")
 
 
@@ -124,7 +122,7 @@ def is_part(symmetry: SymmetryGraph, space: Space) -> bool:
 
 def _lengths(symmetry: SymmetryGraph, sizes: dict[int, int], shrunk: Sequence[Space]) -> tuple[tuple[int, int], ...]:
     """Every length of an axis that changes, with what it becomes; sizes of spaces first."""
-    axes = (term for terms in (symmetry.terms, symmetry.values) for own in terms.values() for term in own)
+    axes = (term for terms in (symmetry.read_terms, symmetry.values) for own in terms.values() for term in own)
     pairs = [
         *((space.size, sizes[space.id]) for space in shrunk),
         *((term.size, length_in(term, sizes)) for term in axes),
@@ -136,7 +134,7 @@ def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[
     """The rigid spaces of gains that multiply a space which shrinks: absorbed, they are one in canonical form."""
     for gain in symmetry.gains:
         for space in (symmetry.spaces[symmetry.frame(frame).space] for frame in gain.frames):
-            for leaf in (leaf for term in symmetry.terms[gain.parameter] for leaf in leaves(term)):
+            for leaf in (leaf for term in symmetry.read_terms[gain.parameter] for leaf in leaves(term)):
                 if space.id in sizes and leaf.space not in sizes and leaf.space >= 0 and leaf.size == space.size:
                     yield leaf.space, sizes[space.id]
 
@@ -166,7 +164,7 @@ def _has_inside(symmetry: SymmetryGraph, space: Space) -> bool:
     if any(space.id in inner.fibre for inner in symmetry.active):
         return True
     products = (
-        term for name in symmetry.parameters_of[space.id] for term in symmetry.terms[name] if isinstance(term, Product)
+        term for name in symmetry.read_on[space.id] for term in symmetry.read_terms[name] if isinstance(term, Product)
     )
     rows = ([leaf.space for leaf in leaves(product)] for product in products)
     return any(bases & set(row[row.index(space.id) :]) for row in rows if space.id in row)

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from symgraph.io.models import quiet
-from symgraph.resize.smaller import Shapes, Smaller
+from symgraph.resize.smaller import Smaller
+from symgraph.resize.stored_shapes import Shapes
 from symgraph.tracing.meta import weightless
 
 Path = tuple[str | int, ...]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from symgraph.errors import CheckpointError, TraceError, UsageError, one_line
+from symgraph.inference.read_forms import as_read
 from symgraph.io.models import Model
 from symgraph.ir import Tensor as Meta
 from symgraph.resize.lifting import length_in
@@ -62,6 +63,7 @@ def _written_in(like: Model, cause: str) -> UsageError:
 
 def check_lengths(like: Model, symmetry: SymmetryGraph, fewer: SymmetryGraph, wanted: Smaller) -> None:
     """Raise where a value is not as long as it should be: code may run in a shape that is wrong."""
+    symmetry, fewer = as_read(symmetry), as_read(fewer)
     for before, now in zip(symmetry.graph.nodes, fewer.graph.nodes, strict=False):
         axes = symmetry.values.get(before.name)
         if axes is None or before.target != now.target or not isinstance(now.result, Meta):

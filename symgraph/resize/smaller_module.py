@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from symgraph.errors import UsageError, shorten
-from symgraph.resize.smaller import Shapes
+from symgraph.resize.stored_shapes import Shapes
 
 
 def smaller_module(module: nn.Module, shapes: Shapes, gone: Collection[str] = ()) -> nn.Module:

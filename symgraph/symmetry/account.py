@@ -168,9 +168,9 @@ def _touched(symmetry: Structure, space: Space) -> Iterator[Touched]:
 
 def _sites(symmetry: Structure, space: Space) -> Iterator[tuple[str, _Site]]:
     """Every place of a space on a parameter: its shape, the axis, where in it, and how it transforms."""
-    for name in symmetry.parameters_of[space.id]:
-        shape = symmetry.graph.state[name].shape
-        for axis, term in enumerate(symmetry.terms_of(name)):
+    for name in symmetry.read_on[space.id]:
+        shape = symmetry.shapes[name]
+        for axis, term in enumerate(symmetry.read_terms[name]):
             for leaf, place in _places(symmetry, term, space.id):
                 yield name, (shape, axis, place, _variance(symmetry, leaf))
 

@@ -123,7 +123,8 @@ def dimension(symmetry: Structure) -> Dimension:
 
 def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
     named = () if isinstance(member, Space) else nested(member, str)
-    return tuple(dict.fromkeys(name for name in named if name in symmetry.graph.state))
+    read = (name for name in named if name in symmetry.shapes)
+    return tuple(dict.fromkeys(stored for name in read for stored in symmetry.reading.stored(name)))
 
 
 # -- counting ------------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def _of_others(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         spaces = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}.values()
         known = all(space >= 0 for together in spaces for space in together)
         parts = (prod((sizes[space] for space in together), start=1) for together in spaces if known)
-        number = sum(parts) if known else prod(symmetry.graph.state[name].shape)
+        number = sum(parts) if known else prod(symmetry.shapes[name])
         yield Family.GAIN, name, number, name
     written = {
         piece.place: _others(symmetry, piece, centred.frame, sizes)
@@ -235,20 +236,20 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for centred in symmetry.centred:
         family = Family.WRITTEN if centred.written else Family.READ
         for piece in centred.pieces:
-            before = taken.setdefault(piece.parameter, [0] * len(symmetry.terms[piece.parameter]))
+            before = taken.setdefault(piece.parameter, [0] * len(symmetry.read_terms[piece.parameter]))
             others = _others(symmetry, piece, centred.frame, sizes)
             number = others * _beside(symmetry, piece, before, sizes)
             yield family, piece_name(symmetry, piece), number, piece
             before[piece.axis] += others
     for lean in symmetry.leans:
         reader = lean.plane.reader
-        before = taken.get(reader.parameter, [0] * len(symmetry.terms[reader.parameter]))
+        before = taken.get(reader.parameter, [0] * len(symmetry.read_terms[reader.parameter]))
         rows = lean.rows
         number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
         yield Family.LEAN, lean_name(symmetry, lean), number, lean
 
     for thin in symmetry.thin:
-        before = taken.get(thin.reader.parameter, [0] * len(symmetry.terms[thin.reader.parameter]))
+        before = taken.get(thin.reader.parameter, [0] * len(symmetry.read_terms[thin.reader.parameter]))
         own = _beside(symmetry, thin.reader, before, sizes) - thin.moved
         number = own * _idle(symmetry, thin, sizes)
         yield Family.THIN, piece_name(symmetry, thin.reader), number, thin
@@ -256,7 +257,8 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
 def _idle(symmetry: Structure, thin: Thin, sizes: Measure) -> Any:
     """Directions along which a thin stream does not vary."""
-    wide, narrow = (symmetry.terms[thin.writer.parameter][axis] for axis in (thin.writer.axis, 1 - thin.writer.axis))
+    terms, axis = symmetry.read_terms[thin.writer.parameter], thin.writer.axis
+    wide, narrow = terms[axis], terms[1 - axis]
     return _length(symmetry, wide, sizes) - _length(symmetry, narrow, sizes) + int(thin.plane is not None)
 
 
@@ -266,7 +268,7 @@ def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> An
 
 
 def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:
-    axes = symmetry.terms[piece.parameter]
+    axes = symmetry.read_terms[piece.parameter]
     others = (_length(symmetry, term, sizes) - before[dim] for dim, term in enumerate(axes) if dim not in piece.axes)
     return prod(others, start=1)
 
@@ -281,13 +283,13 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for radial in symmetry.radial:
         yield Family.NUMBER if radial.by_number else Family.RADIAL, radial.name, radial.parts, radial
     for statistics in symmetry.statistics:
-        length = _length(symmetry, symmetry.terms[statistics.gain][0], sizes)
+        length = _length(symmetry, symmetry.read_terms[statistics.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics
 
 
 def _of_update(symmetry: Structure, update: Update, sizes: Measure, others: list[Count]) -> Any:
     """All numbers of what may be anything, less the directions that others have of these."""
-    lengths = ([_length(symmetry, term, sizes) for term in symmetry.terms[name]] for name in update.free)
+    lengths = ([_length(symmetry, term, sizes) for term in symmetry.read_terms[name]] for name in update.free)
     inside = (number for _, _, number, member in others if _is_within(symmetry, member, update))
     return sum(prod(sizes, start=1) for sizes in lengths) - sum(inside)
 
@@ -309,7 +311,7 @@ def _is_within(symmetry: Structure, member: object, update: Update) -> bool:
 
 def piece_name(symmetry: Structure, piece: Piece) -> str:
     """A parameter, with the range of entries where the piece is only a part of it."""
-    if piece.size == piece.length(symmetry.graph.state[piece.parameter].shape):
+    if piece.size == piece.length(symmetry.shapes[piece.parameter]):
         return piece.parameter
     every = f" every {piece.period}" if piece.outer > 1 else ""
     return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from symgraph.errors import shorten
 from symgraph.groups.index_maps import IndexMaps
-from symgraph.symmetry.part_by_part import Glued
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves
 
@@ -53,7 +52,15 @@ def law(symmetry: Structure, name: str) -> Law:
     >>> law(graph, "2.weight").formula
     'W -> W P^T diag(s^-1)'
     """
-    return _Writer(symmetry, name).law()
+    read = symmetry.reading.read(name)
+    if len(read) == 1:
+        return _Writer(symmetry, read[0]).law()
+    letters = dict[int, str]()
+    laws = [_Writer(symmetry, own, letters).law() for own in read]
+    said = dict.fromkeys(letter for own in laws for letter in own.letters)
+    remarks = dict.fromkeys(remark for own in laws for remark in own.remarks)
+    formula = "; ".join(f"{own}: {part.formula}" for own, part in zip(read, laws, strict=True))
+    return Law(formula, tuple(said), tuple(remarks))
 
 
 @dataclass
@@ -131,11 +138,14 @@ class _Writer:
             yield Letter(self._letter(space), str(space.group), space.name, over)
 
     def _remarks(self) -> Iterator[str]:
-        whole = self.symmetry.whole_of.get(self.name)
-        if isinstance(whole, Glued) and whole.laid is not None:
-            yield f"its parts along axis {whole.laid.parts} are read by themselves, and stand side by side here"
-        elif isinstance(whole, Glued):
-            yield f"it is a piece of this: {shorten(whole.members)} put together along axis {whole.axis}"
+        form = self.symmetry.reading.source_of.get(self.name)
+        if form is not None and form.joins:
+            yield f"it is a piece of this: {shorten(form.stored)} put together along axis {form.axis}"
+        elif form is not None and form.parts:
+            yield f"the parts of {form.stored[0]} along axis {form.axis} are read by themselves"
+        elif form is not None:
+            axes = shorten(map(str, range(form.axis, form.axis + len(form.sizes))))
+            yield f"the axes {axes} of {form.stored[0]} are read as one"
         if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms_of(self.name))):
             yield "the parts of a sum stand in another order along the axis"
         for gain in self._absorbed():

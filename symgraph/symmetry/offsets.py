@@ -8,6 +8,8 @@ from itertools import groupby
 
 from torch import Tensor
 
+from symgraph.symmetry.forms import Reading
+
 
 @dataclass(frozen=True, slots=True)
 class Offset:
@@ -59,15 +61,18 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Raised(Mapping[str, Tensor]):
-    """A state with every offset added, or with sign -1 taken off again, each tensor made when it is asked for."""
+    """A state, and what is read of it with every offset added, each tensor made when it is asked for."""
 
     state: Mapping[str, Tensor]
     offsets: Mapping[str, Offset]
-    sign: float = 1.0
+    reading: Reading
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor, offset = self.state[name], self.offsets.get(name)
-        return tensor if offset is None else offset.added(tensor, self.sign)
+        tensor, offset = self.reading.one(name, self.state), self.offsets.get(name)
+        return tensor if offset is None else offset.added(tensor)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and all(stored in self.state for stored in self.reading.stored(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.state)

@@ -69,11 +69,10 @@ def headline(symmetry: Structure, counted: Dimension) -> str:
 def _moving(symmetry: Structure) -> int:
     """Parameters (as numbers) with at least one axis on a space that is not rigid."""
     active = {space.id for space in symmetry.active}
-    pieces = {member for whole in symmetry.glued for member in whole.members}
-    alone = (symmetry.terms[name] for name in symmetry.graph.parameters if name not in pieces)
+    read = (name for stored in symmetry.graph.parameters for name in symmetry.reading.read(stored))
     return sum(
         prod(leaf.size for leaf in block)
-        for terms in (*alone, *(whole.terms for whole in symmetry.glued))
+        for terms in map(symmetry.read_terms.__getitem__, dict.fromkeys(read))
         for block in blocks(terms)
         if any(leaf.space in active for leaf in block)
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from symgraph.errors import shorten
-from symgraph.ir import Node, resized
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Port, Statistics, nested
+from symgraph.symmetry.forms import Form
 from symgraph.symmetry.found_families import Families
-from symgraph.symmetry.part_by_part import Glued
 from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Term, leaves
 from symgraph.symmetry.updates import Update
@@ -22,8 +21,9 @@ def problems(symmetry: Structure) -> Iterator[str]:
     yield from _spaces(symmetry)
     yield from _frames(symmetry)
     yield from _terms(symmetry)
-    yield from _glued(symmetry)
-    yield from _families(symmetry)
+    yield from (wrong := list(_forms(symmetry)))
+    if not wrong:
+        yield from _families(symmetry)
 
 
 def _spaces(symmetry: Structure) -> Iterator[str]:
@@ -77,26 +77,25 @@ def _terms(symmetry: Structure) -> Iterator[str]:
             yield from (f"{at}[{dim}]: {text}" for text in _leaves(symmetry, term, frames))
 
 
-def _glued(symmetry: Structure) -> Iterator[str]:
-    """Pieces that are no parameters, and wholes whose sizes are not theirs."""
-    state, frames = symmetry.graph.state, {frame.id for frame in symmetry.frames}
-    for whole in symmetry.glued:
-        yield from (f"glued: there is no parameter {name!r}" for name in whole.members if name not in state)
-        if not _fits(whole, state):
-            yield f"glued: the sizes of its pieces are not those of {shorten(whole.members)}"
-        yield from (f"glued: {text}" for term in whole.terms for text in _leaves(symmetry, term, frames))
+def _forms(symmetry: Structure) -> Iterator[str]:
+    """Forms of what is no parameter, and those that parameters of such shapes cannot be read in."""
+    known = {name: node.shape for name, node in symmetry.graph.state.items()}
+    frames = {frame.id for frame in symmetry.frames}
+    for form in symmetry.forms:
+        missing = [name for name in form.stored if name not in known]
+        yield from (f"forms: there is no parameter {name!r}" for name in missing)
+        if missing or not _fits(form, [known[name] for name in form.stored]):
+            yield f"forms: the sizes of what is read are not those of {shorten(form.stored)}"
+            return
+        known |= zip(form.read, form.shapes(known[form.stored[0]]), strict=True)
+        yield from (f"forms: {text}" for own in form.terms for term in own for text in _leaves(symmetry, term, frames))
 
 
-def _fits(whole: Glued, state: Mapping[str, Node]) -> bool:
-    """Whether pieces of these sizes along the axis make up the whole, and are as large as the parameters."""
-    shape = tuple(term.size for term in whole.terms)
-    if whole.laid is not None:
-        return shape == whole.laid.flat and all(state[n].shape == whole.laid.shape for n in whole.members if n in state)
-    if len(whole.sizes) != len(whole.members) or not 0 <= whole.axis < len(shape):
+def _fits(form: Form, stored: Sequence[tuple[int, ...]]) -> bool:
+    """Whether tensors of these shapes can be read so, as tensors of the sizes that the terms have."""
+    if len(form.stored) == 0 or len(form.terms) != len(form.read) or not form.fits(stored):
         return False
-    pieces = zip(whole.members, whole.sizes, strict=True)
-    alike = all(state[name].shape == resized(shape, whole.axis, size) for name, size in pieces if name in state)
-    return alike and sum(whole.sizes) == shape[whole.axis]
+    return [tuple(term.size for term in own) for own in form.terms] == form.shapes(stored[0])
 
 
 def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
@@ -110,7 +109,7 @@ def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
 
 
 def _families(symmetry: Structure) -> Iterator[str]:
-    state, frames = symmetry.graph.state, {frame.id for frame in symmetry.frames}
+    state, frames = symmetry.shapes, {frame.id for frame in symmetry.frames}
     members = [(family.name, member) for family in fields(Families) for member in getattr(symmetry, family.name)]
     used = [("gains", frame) for gain in symmetry.gains for frame in gain.frames]
     used += [("centred", centred.frame) for centred in symmetry.centred]
@@ -140,7 +139,7 @@ def _misplaced(symmetry: Structure, piece: Piece, frames: set[int]) -> Iterator[
     if missing := [axis for axis in piece.axes if not _has_axis(symmetry, piece.parameter, axis)]:
         yield f"{piece.parameter!r} has no axis {missing[0]}"
     else:
-        size = piece.length(symmetry.graph.state[piece.parameter].shape or (1,))
+        size = piece.length(symmetry.shapes[piece.parameter] or (1,))
         if not 0 <= piece.start < piece.stop or max(piece.entries()) >= size:
             yield f"{piece.parameter!r} has no part [{piece.start}:{piece.stop}]"
     for leaf in leaves(piece.term):
@@ -149,5 +148,5 @@ def _misplaced(symmetry: Structure, piece: Piece, frames: set[int]) -> Iterator[
 
 
 def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
-    node = symmetry.graph.state.get(parameter)
-    return node is not None and 0 <= axis < max(len(node.shape), 1)
+    shape = symmetry.shapes.get(parameter)
+    return shape is not None and 0 <= axis < max(len(shape), 1)

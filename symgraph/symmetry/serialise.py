@@ -31,7 +31,7 @@ from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
-VERSION = 7
+VERSION = 8
 REMEDY = "give the JSON that `symgraph inspect MODEL --json` prints"
 Found = TypeVar("Found", bound=Structure)
 _GRAPH = ("version", "model", "state", "tied", "transient")

@@ -20,9 +20,9 @@ from symgraph.groups.lattice import classes as known_classes
 from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph
+from symgraph.symmetry.forms import Form, Reading
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.offsets import Offset, Raised
-from symgraph.symmetry.part_by_part import Glued
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -166,7 +166,8 @@ class Structure(Families):
     `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
     `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values, `partial`
     the values that are sums of some branches alone (both no part of the fingerprint); spaces on stacks are fibred over
-    the branches. `glued` are parameters that the group acts on as one.
+    the branches. `forms` say what is read of parameters that the model reads in another form: the group acts on
+    that, and families speak of it.
     """
 
     graph: Graph
@@ -179,7 +180,7 @@ class Structure(Families):
     stacks: tuple[Stack, ...] = ()
     twins: tuple[Stack, ...] = ()
     partial: tuple[str, ...] = ()
-    glued: tuple[Glued, ...] = ()
+    forms: tuple[Form, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""
@@ -212,7 +213,7 @@ class Structure(Families):
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
         parts = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.constants, self.offsets)
-        return sha256(repr((*parts, *(some for some in (self.stacks, self.glued) if some))).encode()).hexdigest()
+        return sha256(repr((*parts, *(some for some in (self.stacks, self.forms) if some))).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
@@ -250,24 +251,19 @@ class Structure(Families):
 
     @cached_property
     def parameters_of(self) -> dict[int, tuple[str, ...]]:
-        """For every space, the parameters and buffers with an axis on it."""
-        holders = _holders(self.terms, lambda leaf: leaf.space)
+        """For every space, the parameters and buffers with an axis on it, by the names that they are stored under."""
+        return {
+            space: tuple(dict.fromkeys(name for read in names for name in self.reading.stored(read)))
+            for space, names in self.read_on.items()
+        }
+
+    @cached_property
+    def read_on(self) -> dict[int, tuple[str, ...]]:
+        """For every space, what is read with an axis on it."""
+        holders = _holders(self.read_terms, lambda leaf: leaf.space)
         for stack in self.stacks:
             holders[stack.space].update(dict.fromkeys(stack.members))
-        for whole in self.glued:
-            for leaf in (leaf for term in whole.terms for leaf in leaves(term)):
-                holders[leaf.space].update(dict.fromkeys(whole.members))
         return {space.id: tuple(holders[space.id]) for space in self.spaces}
-
-    @cached_property
-    def together(self) -> tuple[Stack | Glued, ...]:
-        """Tensors that the group acts on as one."""
-        return (*self.stacks, *self.glued)
-
-    @cached_property
-    def whole_of(self) -> dict[str, Stack | Glued]:
-        """For a tensor that the group acts on together with others, these."""
-        return {name: whole for whole in self.together for name in whole.members}
 
     @cached_property
     def stack_of(self) -> dict[str, Stack]:
@@ -275,25 +271,53 @@ class Structure(Families):
         return {name: stack for stack in self.stacks for name in stack.members}
 
     @cached_property
-    def acting_terms(self) -> dict[str, tuple[Term, ...]]:
-        """Terms of what the group acts on as a whole: tensors by their names, those together by a common one."""
-        terms = {name: axes for name, axes in self.terms.items() if name not in self.whole_of}
-        for stack in self.stacks:
-            terms[stack.name] = (self.branches(stack), *self.terms[stack.members[0]])
-        return terms | {whole.name: whole.terms for whole in self.glued}
+    def reading(self) -> Reading:
+        """What is read of the parameters that are read in another form."""
+        return Reading(self.forms)
+
+    @cached_property
+    def read_terms(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of what is read: of tensors as they are stored, or of what is read in their place."""
+        return self.reading.terms(self.terms)
 
     def terms_of(self, name: str) -> tuple[Term, ...]:
-        """Terms of a tensor by which it moves: of a piece those of the whole."""
-        whole = self.whole_of.get(name)
-        return whole.terms if isinstance(whole, Glued) else self.terms[name]
+        """Terms of something that is read, or of a tensor: those of what is read of it, where that is one."""
+        read = self.reading.read(name)
+        return self.read_terms[read[0]] if len(read) == 1 else self.terms[name]
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of parameters and buffers, and of what is read of them."""
+        return self.reading.shapes({name: node.shape for name, node in self.graph.state.items()})
+
+    def acting_names(self, stored: str) -> tuple[str, ...]:
+        """The names among `acting_terms` of what the group acts on of a tensor."""
+        names = ((name, self.stack_of.get(name)) for name in self.reading.read(stored))
+        return tuple(name if stack is None else stack.name for name, stack in names)
+
+    def members_of(self, acting: str) -> tuple[str, ...]:
+        """The tensors that one of `acting_terms` is made of."""
+        stack = next((stack for stack in self.stacks if stack.name == acting), None)
+        names = (acting,) if stack is None else stack.members
+        return tuple(dict.fromkeys(own for name in names for own in self.reading.stored(name)))
+
+    def beside(self, stored: str) -> tuple[str, ...]:
+        """The tensors that the group acts on together with one, with it."""
+        found = dict.fromkeys(own for name in self.acting_names(stored) for own in self.members_of(name))
+        return tuple(found)
+
+    @cached_property
+    def acting_terms(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of what the group acts on: what is read by its names, branches together by a common one."""
+        terms = {name: axes for name, axes in self.read_terms.items() if name not in self.stack_of}
+        for stack in self.stacks:
+            terms[stack.name] = (self.branches(stack), *self.read_terms[stack.members[0]])
+        return terms
 
     @cached_property
     def acting_parameters(self) -> frozenset[str]:
         """The names among `acting_terms` that are parameters, or several of them together."""
-        own = self.graph.parameters
-        return frozenset(name for name in own if name not in self.whole_of) | {
-            whole.name for whole in self.together if whole.members[0] in own
-        }
+        return frozenset(own for name in self.graph.parameters for own in self.acting_names(name))
 
     def branches(self, stack: Stack) -> Leaf:
         """The axis along which the tensors or values of branches stand side by side."""
@@ -311,42 +335,27 @@ class Structure(Families):
         return {space.id: tuple(holders[space.id]) for space in self.spaces}
 
     def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state with tensors that the group acts on together as one, under their common name."""
-        tensors = {name: tensor for name, tensor in state.items() if name not in self.whole_of}
-        for whole in self.together:
-            if all(name in state for name in whole.members):
-                tensors[whole.name] = whole.whole([state[name] for name in whole.members])
+        """What is read, with tensors of branches as one, under their common name."""
+        tensors = {name: tensor for name, tensor in state.items() if name not in self.stack_of}
+        for stack in self.stacks:
+            if all(name in state for name in stack.members):
+                tensors[stack.name] = stack.whole([state[name] for name in stack.members])
         return tensors
 
     def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state with every tensor under its own name again."""
+        """What is read, with every tensor under its own name again."""
         tensors = dict(state)
-        for whole in self.together:
-            if whole.name in tensors:
-                tensors.update(zip(whole.members, whole.apart(tensors.pop(whole.name)), strict=True))
+        for stack in self.stacks:
+            if stack.name in tensors:
+                tensors.update(zip(stack.members, stack.apart(tensors.pop(stack.name)), strict=True))
         return tensors
 
     @cached_property
-    def _laid(self) -> dict[str, Glued]:
-        """Parameters that are read part by part, each with how it is laid."""
-        return {whole.members[0]: whole for whole in self.glued if whole.laid is not None}
-
-    def as_laid(self, name: str, tensor: Tensor) -> tuple[Tensor, tuple[Term, ...]]:
-        """A tensor as the group acts on it, with its terms there: part by part where it is read so."""
-        whole = self._laid.get(name)
-        return (tensor, self.terms[name]) if whole is None else (whole.whole([tensor]), whole.terms)
-
-    def from_laid(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor as it was, of what `as_laid` gave."""
-        return self._laid[name].apart(tensor)[0] if name in self._laid else tensor
-
-    @cached_property
     def _by_frame(self) -> dict[int, dict[str, None]]:
-        laid = {name: whole.terms for name, whole in self._laid.items()}
-        return _holders({**self.terms, **laid}, lambda leaf: leaf.frame)
+        return _holders(self.read_terms, lambda leaf: leaf.frame)
 
     def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
-        """Parameters and buffers with an axis in one of the frames."""
+        """What is read with an axis in one of the frames."""
         return tuple(dict.fromkeys(name for frame in frames for name in self._by_frame.get(frame, {})))
 
     def absorbed_on(self, space: Space) -> list[AbsorbedGain]:
@@ -365,16 +374,23 @@ class Structure(Families):
         """Whether what is read of a parameter is positive, because it is stored as a logarithm."""
         return name in self.offsets and self.offsets[name].logarithm
 
-    def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
-        """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
-        return {
-            name: self.offsets[name].added(tensor, sign) if name in self.offsets else tensor
-            for name, tensor in state.items()
-        }
+    @property
+    def is_plain(self) -> bool:
+        """Whether the group acts on parameters as they are stored."""
+        return not (self.offsets or self.forms)
 
-    def raised(self, state: Mapping[str, Tensor], sign: float = 1.0) -> Mapping[str, Tensor]:
-        """What `shifted` gives, each tensor made when it is asked for."""
-        return Raised(state, self.offsets, sign) if self.offsets else state
+    def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
+        """What is read of a state, on which the group acts linearly; with sign -1 the state again."""
+        given = self.reading.of(state) if sign > 0 else state
+        found = {
+            name: self.offsets[name].added(tensor, sign) if name in self.offsets else tensor
+            for name, tensor in given.items()
+        }
+        return found if sign > 0 else self.reading.back(found)
+
+    def raised(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state, and what `shifted` gives of it, each tensor made when it is asked for."""
+        return state if self.is_plain else Raised(state, self.offsets, self.reading)
 
     def fibre_sizes(self, space: Space) -> tuple[int, ...]:
         """Sizes of the spaces in the fibre, in order."""

@@ -136,7 +136,7 @@ def test_elements_move_every_tensor_they_touch(name: str) -> None:
     s = symmetry(name)
     g, x = sample(s, 1), state(s)
     moved = {n for n in x if not torch.equal(g(x)[n], x[n])}
-    assert moved == set(g.touched)
+    assert moved == set(g.moves)
 
 
 @everywhere

@@ -121,7 +121,7 @@ def zeros_between() -> Made:
 @pytest.mark.parametrize("make", [read_elsewhere, same_piece_twice, zeros_between])
 def test_what_is_read_elsewhere_is_no_piece(make: Callable[[], Made]) -> None:
     model, inputs, symmetry = made(make)
-    assert not symmetry.glued
+    assert not symmetry.forms
     assert error(model, inputs, symmetry) < 1e-9
 
 
@@ -133,7 +133,7 @@ def test_pieces_that_are_whole_spaces_stay_what_they_are() -> None:
         return _attentive(f, a=torch.randn(8), b=torch.randn(8), c=torch.randn(8), w=nn.Linear(8, 24, bias=False))
 
     model, inputs, symmetry = made(make)
-    assert not symmetry.glued and audit(model, inputs, symmetry=symmetry).complete
+    assert not symmetry.forms and audit(model, inputs, symmetry=symmetry).complete
     assert "8 x" not in law(symmetry, "a").formula
 
 
@@ -159,7 +159,7 @@ def test_it_is_said_and_kept() -> None:
     _, _, symmetry = made(pieces_in_turns)
     (space,) = (s for s in symmetry.active if s.name == "query-key")
     assert {"a", "b", "c"} <= set(symmetry.parameters_of[space.id])
-    assert symgraph.SymmetryGraph.from_json(symmetry.to_json()).glued == symmetry.glued
+    assert symgraph.SymmetryGraph.from_json(symmetry.to_json()).forms == symmetry.forms
     assert "a, b, c put together" in str(law(symmetry, "b"))
     assert "query-key" in symmetry.explain("b")
 
@@ -191,5 +191,5 @@ def test_pieces_of_other_sizes_are_refused() -> None:
     _, _, found = made(pieces_end_inside_of_heads)
     text = found.to_json()
     assert '"sizes": [11, 13]' in text
-    with pytest.raises(UsageError, match="the sizes of its pieces"):
+    with pytest.raises(UsageError, match="the sizes of what is read"):
         SymmetryGraph.from_json(text.replace('"sizes": [11, 13]', '"sizes": [13, 11]'))

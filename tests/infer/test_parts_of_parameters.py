@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +18,9 @@ import symgraph
 from symgraph import infer
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, settled_names
-from symgraph.symmetry.axis_parts import Piece
-from symgraph.symmetry.families import Port, nested
+from symgraph.symmetry.families import nested
+from symgraph.symmetry.forms import Form
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.part_by_part import Layout
-from symgraph.symmetry.terms import Leaf
 from symgraph.tracing import state_of, trace
 
 D, HEADS, INSIDE = 6, 2, 3
@@ -88,7 +85,7 @@ def test_nothing_is_missing(name: str) -> None:
     assert error(model, (X,), symmetry) < 1e-9
     found = audit(symmetry, {key: tensor.double() for key, tensor in state_of(model).items()}, approximate=False)
     assert found.complete, str(found)
-    assert symmetry.glued and SymmetryGraph.from_json(symmetry.to_json()).glued == symmetry.glued
+    assert symmetry.forms and SymmetryGraph.from_json(symmetry.to_json()).forms == symmetry.forms
 
 
 def parts(s: Any, h: Tensor) -> tuple[Tensor, ...]:
@@ -158,28 +155,31 @@ def test_constants_pass_through_parts(name: str) -> None:
     model = spread(WITH_BIASES[name]())
     symmetry = infer(trace(model, (X,)))
     assert error(model, (X,), symmetry) < 1e-9
-    assert {"w", "b"} & {*nested(symmetry.constants, str)}
+    assert {"w[0]", "b[0]"} & {*nested(symmetry.constants, str)}
 
 
-@given(st.permutations(range(3)), st.integers(0, 2), st.integers(0, 2), st.data())
-def test_a_piece_is_said_of_the_parameter(order: list[int], parts: int, before: int, data: st.DataObject) -> None:
-    shape = tuple((2, 3, 4)[axis] for axis in order)
-    way = Layout(shape, parts, before, data.draw(st.integers(0, 2 - before)))
-    axes = data.draw(
-        st.permutations(range(len(way.flat))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
-    )
-    count = math.prod(way.flat[axis] for axis in axes)
-    start = data.draw(st.integers(0, count - 1))
-    flat = Piece("flat", axes[0], start, count, Leaf(0, 0, False, count - start), more=tuple(axes[1:]))
-    whole = torch.arange(24.0).reshape(shape)
-    own = way.of_parameter(flat, "w")
-    assert own.parameter == "w"
-    assert sorted(own.of(whole).movedim(own.joint, 0).reshape(own.size, -1).sort(1).values.tolist()) == sorted(
-        flat.of(way.laid(whole)).movedim(flat.joint, 0).reshape(own.size, -1).sort(1).values.tolist()
-    )
-    line = torch.arange(1.0, own.size + 1)
-    there, here = (Port(piece).added(tensor, line) for piece, tensor in ((flat, way.laid(whole)), (own, whole)))
-    assert torch.equal(way.laid(here), there)
+SHAPE = (2, 3, 4)
+
+
+@given(st.sampled_from(["together", "apart", "flat"]), st.integers(0, 2), st.data())
+def test_what_is_read_and_what_is_stored(kind: str, axis: int, data: st.DataObject) -> None:
+    whole, size = torch.arange(24.0).reshape(SHAPE), SHAPE[axis]
+    at = data.draw(st.integers(1, size - 1))
+    if kind == "flat":
+        form = Form(("w",), ("v",), axis, SHAPE[axis : data.draw(st.integers(axis + 1, 3))])
+    elif kind == "apart":
+        form = Form(("w",), ("v", "u"), axis, (at, size - at))
+    else:
+        form = Form(("w", "v"), ("u",), axis, (at, size - at))
+    stored = torch.split(whole, list(form.sizes), axis) if kind == "together" else (whole,)
+    shapes = [tuple(tensor.shape) for tensor in stored]
+    read = form.of(stored)
+    assert form.fits(shapes) and [tuple(tensor.shape) for tensor in read] == form.shapes(shapes[0])
+    assert sum(tensor.numel() for tensor in read) == 24
+    for back, tensor in zip(form.back(read), stored, strict=True):
+        assert torch.equal(back, tensor)
+    kept = {dim: form.axis_read(dim, 0) for dim in range(3)}
+    assert all(place is None or shapes[0][dim] == read[0].shape[place] for dim, place in kept.items())
 
 
 @pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened", "rows", "a gain and a bias in one table"])

@@ -89,9 +89,9 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("[]", "an object is needed, a list was found"),
         ("null", "an object is needed, null was found"),
         ("1.5", "an object is needed, a number was found"),
-        ("{}", "version: 7 is needed, None was found"),
-        ('{"version": 3}', "version: 7 is needed, 3 was found"),
-        ('{"version": 7, "model": "x"}', "is missing"),
+        ("{}", "version: 8 is needed, None was found"),
+        ('{"version": 3}', "version: 8 is needed, 3 was found"),
+        ('{"version": 8, "model": "x"}', "is missing"),
     ],
 )
 def test_text_that_holds_something_else(text: str, cause: str) -> None:
@@ -187,10 +187,10 @@ INCONSISTENT: list[tuple[Change, str]] = [
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
     ),
     (
-        lambda p: p["glued"].append(
-            {"members": ["0.bias", "nobody"], "axis": 0, "sizes": [7, 2], "terms": [], "laid": None}
+        lambda p: p["forms"].append(
+            {"stored": ["0.bias", "nobody"], "read": ["both"], "axis": 0, "sizes": [7, 2], "terms": [[]]}
         ),
-        "glued: there is no parameter 'nobody'; glued: the sizes of its pieces are not those of 0.bias, nobody",
+        "forms: there is no parameter 'nobody'; forms: the sizes of what is read are not those of 0.bias, nobody",
     ),
     (lambda p: p["constants"].append(unseen(0, [1, 0, 2])), "constants: '0.bias' has no axis 1"),
     (lambda p: p["constants"].append(unseen(1, [])), "constants: '0.bias' has no axis 1"),
