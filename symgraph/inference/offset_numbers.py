@@ -147,15 +147,26 @@ def without(graph: Graph, changed: Set[str], left: Mapping[str, Node]) -> Graph:
 # -- which ---------------------------------------------------------------------------------------------------------
 
 
+def adding_number(node: Node) -> tuple[float, float] | None:
+    """The factor, 1 or -1, and the number of a call that adds a number to its one operand, or takes it from one."""
+    given = arguments(node) or {}
+    other, alpha = given.get("other"), given.get("alpha")
+    if len(list(node.refs())) != 1 or not isinstance(given.get("self"), Ref) or not isinstance(other, int | float):
+        return None
+    if node.target in _SUMS:
+        return 1.0, float(other) * float(alpha or 0) * (-1 if "sub" in node.target else 1)
+    return (-1.0, float(other)) if node.target == _FROM_NUMBER and alpha == 1 else None
+
+
 def _adding(node: Node, graph: Graph) -> _Adding | None:
     """A call that adds a number to a value, also as the product in `x + x * s`, which adds one to s."""
     given = arguments(node) or {}
     value, other, alpha = (given.get(name) for name in ("self", "other", "alpha"))
-    if node.target in _SUMS and isinstance(value, Ref) and isinstance(other, int | float):
-        number = float(other) * float(alpha or 0) * (-1 if "sub" in node.target else 1)
-        return _Adding(node, value.name, number, replace(node, target=_SAME, args=(value,), kwargs=()))
-    if node.target == _FROM_NUMBER and isinstance(value, Ref) and isinstance(other, int | float) and alpha == 1:
-        return _Adding(node, value.name, -float(other), replace(node, target=_MINUS, args=(value,), kwargs=()))
+    plain = adding_number(node)
+    if plain is not None and isinstance(value, Ref):
+        sign, number = plain
+        left = replace(node, target=_SAME if sign > 0 else _MINUS, args=(value,), kwargs=())
+        return _Adding(node, value.name, sign * number, left)
     if node.target != _SUM or alpha != 1 or not isinstance(value, Ref) or not isinstance(other, Ref):
         return None
     ways = (_one_added(node, one.name, by.name, graph) for one, by in ((value, other), (other, value)))
@@ -177,7 +188,7 @@ def _sign(rule: Rule, operand: str) -> float:
     return 1.0 if operand == rule.adds else _SIGNS.get(rule.shift.get(operand, ""), 0.0)
 
 
-def _scaled(node: Node) -> float | None:
+def scaling_number(node: Node) -> float | None:
     """The number that a call multiplies its one operand by; None where it does anything else, or takes all of it."""
     given = arguments(node) or {}
     number = -1.0 if node.target == _MINUS else given.get("other")
@@ -238,7 +249,7 @@ class _Numbers:
             return False
         if self._structure(node):
             return self._structure(node) in _MOVING and len(list(node.refs())) == 1
-        return _scaled(node) is not None or self._added(node, value) is not None
+        return scaling_number(node) is not None or self._added(node, value) is not None
 
     def _binding(self, node: Node) -> Binding | None:
         if node.name not in self.bindings:
@@ -294,7 +305,7 @@ class _Numbers:
             way.raw.append(user.name)
             return False
         structure = self._structure(user)
-        scaled = None if structure else _scaled(user)
+        scaled = None if structure else scaling_number(user)
         added = None if structure or scaled is not None else self._added(user, value)
         if structure in _MOVING and not isinstance(user.result, Meta):
             for part in self.graph.users[user.name]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from symgraph.inference.logarithms import with_logarithms
 from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
 from symgraph.inference.offset_numbers import with_offsets
+from symgraph.inference.positive_gains import with_positive_gains
 from symgraph.inference.relays import Relays, find_relays
 from symgraph.inference.unjoined import with_parts_apart
 from symgraph.ir import Graph, Kind
@@ -64,9 +64,9 @@ def unstack(given: Prepared) -> Prepared:
 
 def take_offsets(given: Prepared) -> Prepared:
     """Numbers that are added to a parameter, or to what it becomes by sums, are as if they were a part of it."""
-    plain, logarithms = with_logarithms(given.graph, given.book)
+    plain, positive = with_positive_gains(given.graph, given.book)
     graph, offsets = with_offsets(plain, given.book)
-    return replace(given, graph=graph, offsets={**logarithms, **offsets})
+    return replace(given, graph=graph, offsets={**positive, **offsets})
 
 
 def measure_regions(given: Prepared) -> Prepared:

@@ -17,10 +17,10 @@ UNSIGNED = down(C.POSITIVE_MONOMIAL, C.POSITIVE_DIAGONAL, C.PAIRWISE_SCALES, C.S
 
 
 def _positive(draft: Draft) -> Iterator[Node]:
-    """Parameters of which what multiplies is stored as a logarithm."""
+    """Parameters of which a positive function is read."""
     offsets = draft.eq.prepared.offsets
     stored = (node for node in draft.eq.graph.parameters.values() if node.target in offsets)
-    return (node for node in stored if offsets[node.target].logarithm)
+    return (node for node in stored if offsets[node.target].chart)
 
 
 def tie(draft: Draft) -> Draft:
@@ -32,7 +32,7 @@ def tie(draft: Draft) -> Draft:
             bounds[root] = bounds.get(root, TOP) & MONOMIAL
             evidence[root] = (*evidence.get(root, ()), (MONOMIAL, why))
     for node in _positive(draft):
-        why = Evidence(node.name, "logarithm", "stored as a logarithm, which only what is positive has")
+        why = Evidence(node.name, "positive", "a positive function of it is read, which has no other values")
         for root in {draft.root(ref) for block in draft.blocks[node.name] for ref in block}:
             bounds[root] = bounds.get(root, TOP) & UNSIGNED
             evidence[root] = (*evidence.get(root, ()), (UNSIGNED, why))

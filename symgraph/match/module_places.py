@@ -144,7 +144,7 @@ def _why_stuck(symmetry: SymmetryGraph, module: nn.Module, gain: AbsorbedGain, s
     if not gain.forward:
         return f"{gain.parameter} goes into what writes in front of it, not into what reads"
     if symmetry.is_positive(gain.parameter):
-        return f"{gain.parameter} is the logarithm of what multiplies"
+        return f"{symmetry.offsets[gain.parameter].read(gain.parameter)} is what multiplies"
     if gain.parameter in symmetry.offsets:
         return f"{symmetry.offsets[gain.parameter]} is added to {gain.parameter} before it multiplies"
     if not gain.parameter.endswith(".weight") or module.get_parameter(gain.parameter).shape != (space.size,):

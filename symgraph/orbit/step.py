@@ -44,7 +44,10 @@ class Step(ABC):
         return {**moved, **still, **lowered}
 
     def _on_difference(self, read: State) -> State:
-        """What becomes of a difference of two models: one of logarithms does not change where both are multiplied."""
+        """What becomes of a difference of two models: where both are multiplied one of logarithms does not change.
+
+        Neither does one of what other positive functions are read of: there it is near for small differences alone.
+        """
         positive = [name for name in self._with_offsets(read) if self.symmetry.is_positive(name)]
         ratios = {name: read[name].exp() for name in positive}
         moved = self.act({**read, **ratios}, linear=True)

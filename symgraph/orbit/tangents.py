@@ -1,7 +1,8 @@
 """The inferred continuous symmetries as tangent vectors: one direction of parameter space for every generator.
 
 A direction is taken in the gauge where spaces act (movable biases zero, absorbed gains one) and brought back to the
-model's own gauge; all steps are affine, so that this is exact but for one derivative of a matrix exponential.
+model's own gauge; all steps are affine, so that this is exact but for one derivative of a matrix exponential. Where a
+positive function that is no exponential is read of a parameter, they are not: the derivative is taken at the end.
 """
 
 from __future__ import annotations
@@ -56,13 +57,23 @@ def tangents(symmetry: SymmetryGraph, state: Mapping[str, Tensor], names: Sequen
     """
     out, clean = to_clean_gauge(symmetry, state)
     home = out.inverse()
+    arrive = _through if any(offset.curved for offset in symmetry.offsets.values()) else _pushed
     for family, name, curves in _families(symmetry):
-        rows = [_direction(home, clean, curve, names) for curve in curves]
+        rows = [arrive(home, clean, curve, names) for curve in curves]
         if rows:
             yield Tangents(family, name, torch.stack(rows))
 
 
-def _direction(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -> Tensor:
+def _through(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -> Tensor:
+    """The same where what is stored is no affine function of what moves: the curve itself is brought back."""
+    arrived = torch.zeros(sum(clean[name].numel() for name in names), dtype=torch.float64)
+    for place, weight in _STENCIL:
+        state = home.apply(Transform(tuple(curve(place * _STEP))).apply(clean))
+        arrived += (weight / _STEP) * torch.cat([state[name].reshape(-1).double() for name in names])
+    return arrived
+
+
+def _pushed(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -> Tensor:
     moved: dict[str, Tensor] = {}
     for place, weight in _STENCIL:
         state = Transform(tuple(curve(place * _STEP))).apply(clean)

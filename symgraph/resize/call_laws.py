@@ -66,8 +66,8 @@ class Carried:
         value = self.wide * self.site.factors(logs)[self.site.blocks.wide]
         if self.offset is None:
             return value
-        # What is padded multiplies zeros, by whatever has a logarithm.
-        stored = torch.where(value == 0, 1.0, value) if self.offset.logarithm else value
+        # What is padded multiplies zeros, by whatever positive number.
+        stored = torch.where(value == 0, 1.0, value) if self.offset.chart else value
         return self.offset.added(stored, -1.0)
 
 

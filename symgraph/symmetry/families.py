@@ -109,13 +109,13 @@ class Port:
 class Hop:
     """A matrix on the way of a constant: the part that reads it, and the part of what it writes that goes on.
 
-    Where both are the same entries they multiply, one by one: a gain, or a learned number. One that is stored as a
-    `logarithm` depends on its parameter in no linear way.
+    Where both are the same entries they multiply, one by one: a gain, or a learned number. One of which a
+    `positive` function is read depends on its parameter in no linear way.
     """
 
     reader: Piece
     rows: Piece
-    logarithm: bool = False
+    positive: bool = False
 
     @property
     def multiplies(self) -> bool:
@@ -173,7 +173,7 @@ class Constant:
         """Whether the canonical form takes it out: its step has fixed coefficients."""
         ports = (self.source, *(share.port for share in self.shares))
         through = max((len(share.path) for share in self.shares), default=0)
-        linear = not any(hop.logarithm for share in self.shares for hop in share.path)
+        linear = not any(hop.positive for share in self.shares for hop in share.path)
         return self.whole and through <= 1 and linear and all(port.plane is None for port in ports)
 
     @property

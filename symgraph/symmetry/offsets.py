@@ -1,4 +1,4 @@
-"""What a model reads in the place of a parameter, so that the group acts on that: a sum, or an exponential."""
+"""What a model reads in the place of a parameter, so that the group acts on that: a sum, or a positive function."""
 
 from __future__ import annotations
 
@@ -7,30 +7,51 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from torch import Tensor
+from torch.nn import functional
 
 from symgraph.symmetry.forms import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A positive function that takes every positive value once: exp(rate x), or softplus(rate x) / over."""
+
+    kind: str
+    rate: float = 1.0
+    over: float = 1.0
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """What is read."""
+        multiple = self.rate * tensor
+        return multiple.exp() if self.kind == "exp" else functional.softplus(multiple) / self.over
+
+    def back(self, tensor: Tensor) -> Tensor:
+        """What is stored."""
+        value = tensor * self.over
+        multiple = value.log() if self.kind == "exp" else value + (-(-value).expm1()).log()
+        return multiple / self.rate
+
+    def text(self, symbol: str) -> str:
+        """The function in the words of formulas."""
+        inner = symbol if self.rate == 1 else f"-{symbol}" if self.rate == -1 else f"{self.rate:.3g} {symbol}"
+        return f"{self.kind}({inner})" if self.over == 1 else f"{self.kind}({inner}) / {self.over:.3g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
     """What is added to the positions along one axis of a parameter: runs of so many of them, each with its number.
 
-    With `logarithm` nothing is, but the parameter is the logarithm of what is read.
+    With a `chart` a positive function of the sum is read.
     """
 
     axis: int
     runs: tuple[tuple[int, float], ...]
-    logarithm: bool = False
+    chart: Chart | None = None
 
     @classmethod
     def of(cls, axis: int, line: Tensor) -> Offset:
         """These numbers along an axis; shapes: line (size of the axis,)."""
         return cls(axis, tuple((len(list(run)), number) for number, run in groupby(line.tolist())))
-
-    @classmethod
-    def exponential(cls) -> Offset:
-        """Nothing is added, but the exponential is read."""
-        return cls(0, ((1, 0.0),), logarithm=True)
 
     @property
     def numbers(self) -> list[float]:
@@ -42,18 +63,28 @@ class Offset:
         """What is added everywhere, if that is one number."""
         return self.runs[0][1] if len(self.runs) == 1 else None
 
+    @property
+    def curved(self) -> bool:
+        """Whether a factor of what is read changes what is stored by more or less where that is larger."""
+        return self.chart is not None and self.chart.kind != "exp"
+
     def added(self, tensor: Tensor, sign: float = 1.0) -> Tensor:
         """A parameter as it is read, with the numbers added, or with sign -1 as it is stored."""
-        if self.logarithm:
-            return tensor.exp() if sign > 0 else tensor.log()
+        if self.chart is None:
+            return tensor + sign * self._line(tensor)
+        if sign > 0:
+            return self.chart.of(tensor + self._line(tensor))
+        return self.chart.back(tensor) - self._line(tensor)
+
+    def _line(self, like: Tensor) -> Tensor | float:
         if self.number is not None:
-            return tensor + sign * self.number
-        line = tensor.new_tensor(self.numbers)
-        return tensor + sign * line.reshape(-1, *(1 for _ in tensor.shape[self.axis + 1 :]))
+            return self.number
+        return like.new_tensor(self.numbers).reshape(-1, *(1 for _ in like.shape[self.axis + 1 :]))
 
     def read(self, symbol: str) -> str:
         """What is read, in the words of formulas: `(v + 1)`, `exp(v)`."""
-        return f"exp({symbol})" if self.logarithm else f"({symbol} + {self})"
+        inner = f"({symbol} + {self})" if str(self) else symbol
+        return inner if self.chart is None else self.chart.text(inner)
 
     def __str__(self) -> str:
         return ", ".join(dict.fromkeys(f"{number:g}" for _, number in self.runs if number))

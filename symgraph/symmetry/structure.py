@@ -371,8 +371,8 @@ class Structure(Families):
         return sites
 
     def is_positive(self, name: str) -> bool:
-        """Whether what is read of a parameter is positive, because it is stored as a logarithm."""
-        return name in self.offsets and self.offsets[name].logarithm
+        """Whether a positive function is read of a parameter."""
+        return name in self.offsets and self.offsets[name].chart is not None
 
     @property
     def is_plain(self) -> bool:

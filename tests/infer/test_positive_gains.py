@@ -1,4 +1,4 @@
-"""Gains that are stored as logarithms: what multiplies is positive, and stays so."""
+"""Gains of which a positive function is read: what multiplies is positive, and stays so."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from symgraph.orbit.unique import unique
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.offsets import Chart
 from symgraph.tracing import state_of, trace
 
 D = 4
@@ -53,6 +54,12 @@ COMPLETE: dict[str, tuple[Function, tuple[int, ...]]] = {
     "a temperature": (lambda s, x: s.o(F.softmax(s.v(s.i(x)) @ s.i(x).mT * s.s.exp(), -1) @ s.i(x)), (1,)),
     "the gain of a norm": (lambda s, x: s.o(branch(s.i(x), s, s.s.exp())), (D,)),
     "a scale of a branch": (lambda s, x: scaled(s, s.i(x), s.s.exp()), (D,)),
+    "a multiple": (lambda s, x: s.o(branch(s.i(x), s, (-2 * s.s).exp())), (D,)),
+    "a number before": (lambda s, x: s.o(branch(s.i(x), s, torch.exp(0.5 - s.s / 3))), (D,)),
+    "of another base": (lambda s, x: s.o(branch(s.i(x), s, 2**s.s)), (D,)),
+    "softplus": (lambda s, x: s.o(branch(s.i(x), s, F.softplus(s.s))), (D,)),
+    "softplus of a multiple": (lambda s, x: scaled(s, s.i(x), F.softplus(1 - 3 * s.s, beta=2.0)), (D,)),
+    "softplus of rows": (lambda s, x: scaled(s, s.i(x) * F.softplus(s.s[1]), F.softplus(s.s[0])), (2, D)),
     "rows": (lambda s, x: (lambda h: s.o(h * s.s[0].exp() + s.v(F.gelu(h)) * s.s[1].exp()))(s.i(x)), (2, D)),
 }
 
@@ -76,6 +83,12 @@ APART: dict[str, Function] = {
     "as it is": lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp()) * s.s),
     "another exponential": lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp()) * (2 * s.s).exp()),
     "what is divided": lambda s, x: s.o(s.s.exp() / (s.i(x).square() + 1)),
+    "two functions": lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp()) * F.softplus(s.s)),
+    "two signs": lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp()) * (-s.s).exp()),
+    "bounded below": lambda s, x: s.o(F.gelu(s.i(x) * (1 + F.softplus(s.s)))),
+    "bounded on both sides": lambda s, x: s.o(F.gelu(s.i(x) * s.s.sigmoid())),
+    "in another unit": lambda s, x: s.o(F.gelu(s.i(x) * F.softplus(s.s, threshold=1.0))),
+    "of no multiple": lambda s, x: s.o(F.gelu(s.i(x) * (0 * s.s).exp())),
     "at most a number": lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp().clamp(max=1.5))),
 }
 
@@ -99,7 +112,7 @@ def test_gains_of_one_spectrum_stay_positive() -> None:
     assert error(model, (X,), symmetry) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["behind a map", "a flow", "a scale of a branch"])
+@pytest.mark.parametrize("name", ["behind a map", "a flow", "a scale of a branch", "a multiple", "softplus"])
 def test_a_planted_element_is_found(name: str) -> None:
     function, sizes = COMPLETE[name]
     model, x = net(function, *sizes).double(), X.double()
@@ -114,12 +127,25 @@ def test_a_planted_element_is_found(name: str) -> None:
         torch.testing.assert_close(aligned.state[key], tensor, rtol=0, atol=1e-6)
 
 
-def test_a_wider_model_has_logarithms_of_ones() -> None:
-    function, _ = COMPLETE["between maps"]
-    narrow, wide = net(function, D).double(), net(function, 2 * D, width=2 * D).double()
+@pytest.mark.parametrize("function", [torch.exp, F.softplus, lambda s: torch.exp(1 - 2 * s)])
+def test_a_wider_model_has_what_makes_ones(function: Callable[[Tensor], Tensor]) -> None:
+    def forward(s: Any, x: Tensor) -> Any:
+        return s.o(s.i(x) * function(s.s))
+
+    narrow, wide = net(forward, D).double(), net(forward, 2 * D, width=2 * D).double()
     found = symgraph.embed(narrow, (X.double(),), like=wide)
     assert found.embedding.error < 1e-9
     assert all(bool(tensor.isfinite().all()) for tensor in found.state.values())
+
+
+@pytest.mark.parametrize(
+    "chart", [Chart("exp"), Chart("exp", -0.5), Chart("softplus"), Chart("softplus", -3.0, 2.0)], ids=str
+)
+def test_what_is_read_has_been_stored(chart: Chart) -> None:
+    stored = torch.linspace(-6, 6, 25, dtype=torch.float64)
+    read = chart.of(stored)
+    assert bool((read > 0).all())
+    torch.testing.assert_close(chart.back(read), stored, rtol=0, atol=1e-7)
 
 
 def test_a_temperature_that_is_a_logarithm_does_not_keep_a_model_from_being_pruned() -> None:
