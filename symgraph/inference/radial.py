@@ -89,10 +89,10 @@ def _sources(flow: Flow, value: str) -> tuple[list[str], _Carriers] | None:
     if writer is not None and (found := next(_linear_in(flow, writer), None)):
         return [], found
     relayed = _relayed(flow, node)
-    if relayed is not None:
+    if relayed is not None and not any(_has_own_length(flow, ref) for ref in relayed):
         return relayed, _Carriers((), frozenset())
     # A product has a factor of either of its operands: that of the first which a map alone writes.
-    operands = _read_linearly(writer) if writer is not None else []
+    operands = [*_read_linearly(writer), *_read_by_matrices(flow, writer)] if writer is not None else []
     alone = (found for operand in operands if (found := _written(flow, operand)) is not None)
     return next((([], found) for found in alone), None)
 
@@ -162,7 +162,18 @@ def _written(flow: Flow, value: str) -> _Carriers | None:
         return _written(flow, refs[0])
     before = _multiplied(flow, writer.node)
     befores = _read_linearly(writer) if before is None else [before]
-    return next((found for before in befores if (found := _written(flow, before)) is not None), None)
+    found = next((found for before in befores if (found := _written(flow, before)) is not None), None)
+    return found or _written_beside(flow, writer)
+
+
+def _written_beside(flow: Flow, product: Applied) -> _Carriers | None:
+    """What takes a factor of the entries of two values, multiplied one by one: a learned operand, or what writes one."""
+    refs = list(product.node.refs())
+    if short_name(product.node.target) != "mul" or len(set(refs)) != 2:
+        return None
+    if uses := [use for ref in refs if (use := _use(flow, product, ref)) is not None]:
+        return _Carriers((uses[0][0],), frozenset({uses[0][1]}))
+    return next((found for ref in refs if (found := _written(flow, ref)) is not None), None)
 
 
 def _read_linearly(writer: Applied) -> list[str]:
@@ -173,6 +184,21 @@ def _read_linearly(writer: Applied) -> list[str]:
         found += values if len(values) == 1 else []
     # A product of a value with itself is not.
     return [value for value in found if list(writer.node.refs()).count(value) == 1]
+
+
+def _read_by_matrices(flow: Flow, writer: Applied) -> Iterator[str]:
+    """The values that a call multiplies by a matrix and adds nothing to, whatever that matrix is made of."""
+    operands = writer.binding.operands
+    for value, law in writer.rule.shift.items():
+        if law in operands and value in operands and writer.rule.adds not in operands:
+            name = operands[value][0].name
+            yield from [name] if flow.operand(writer, name) == value else []
+
+
+def _has_own_length(flow: Flow, value: str) -> bool:
+    """Whether a value has been divided by its length, so that it has no factor of what made it."""
+    writer = flow.applied.get(_source(flow, value).name)
+    return writer is not None and writer.rule.radial is not None
 
 
 def _linear_in(flow: Flow, writer: Applied) -> Iterator[_Carriers]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from function_nets import Net, error, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,3 +69,25 @@ def test_writers_have_a_factor_in_common(kind: str, factors: int) -> None:
         )  # fmt: skip
     moved = symgraph.sample(model, example)
     torch.testing.assert_close(moved(*example), model(*example), rtol=1e-9, atol=1e-9)
+
+
+def _behind_unit_weights(s: Any, x: Tensor, seen: bool) -> Tensor:
+    """A gated network whose weights have unit rows or columns, and whose result is divided by its length."""
+    up = F.linear(x, F.normalize(s.up, dim=1)) * s.scale
+    hidden = F.silu(s.gate(x)) * up
+    found: Tensor = s.head(F.normalize(F.linear(hidden, F.normalize(s.down, dim=0)), dim=-1))
+    return found + up.sum(-1, keepdim=True) if seen else found
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["alone", "read elsewhere"])
+def test_a_gain_inside_has_the_factor_where_weights_have_unit_columns(seen: bool) -> None:
+    """As in nGPT: neither map has a length of its own, so that of what stands between is the gain's."""
+    torch.manual_seed(0)
+    maps = {"gate": nn.Linear(5, 6), "head": nn.Linear(4, 3)}
+    tensors = {"up": torch.randn(6, 5), "down": torch.randn(4, 6), "scale": torch.randn(6)}
+    model = spread(Net(lambda s, x: _behind_unit_weights(s, x, seen), **maps, **tensors))
+    example = (torch.randn(7, 5),)
+    symmetry = symgraph.infer(model, example)
+    assert (("scale",) in [radial.tensors for radial in symmetry.radial]) is not seen
+    assert symgraph.audit(model, symmetry=symmetry).complete
+    assert error(model, example, symmetry) < 1e-9
