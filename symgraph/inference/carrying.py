@@ -71,6 +71,16 @@ class Carrier:
             for k in operands:
                 yield from self.operand(a, k, spot)
 
+    def read_unseen(self, value: str, user: Node, spot: Spot) -> Iterator[Read]:
+        """The matrices by which a call reads a value of which it does not see a constant: learned queries."""
+        a = self.flow.applied.get(user.name)
+        operands = a.binding.operands if a is not None and not a.rule.structure else {}
+        for operand, (ref, _) in operands.items():
+            law = a.rule.shift.get(operand) if a is not None and ref.name == value else None
+            if a is not None and law in operands and operand in a.rule.blind:
+                use = self._read(a, operand, law, spot)
+                yield from [use] if isinstance(use, Read) else []
+
     def _relayed(self, relay: Relay, spot: Spot) -> Use:
         alike, shape = self._alike(spot, [relay.dim]), self.graph.by_name[relay.end].shape
         if alike is None:

@@ -148,8 +148,10 @@ class System:
 
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
         name, rank = reader.plane.reader.parameter, len(self.flow.graph.state[reader.plane.reader.parameter].shape)
-        for piece in along(self.flow, name, reader.plane.reader.across(rank)):
-            numbers = numbered_along(self.flow, piece.run, len(node.shape) - 1, node.shape)
+        across = reader.plane.reader.across(rank)
+        outlet = self.carrier.outlet(self.flow.applied[node.name], self.flow.graph.state[name].name, across)
+        for piece in along(self.flow, name, across) if outlet is not None else ():
+            numbers = numbered_along(self.flow, piece.run, outlet.dim, node.shape)
             yield from self._source(self.order[reader.nodes[0]], Port(piece, (), reader.plane), numbers)
 
     def _first(self, node: Node) -> int:

@@ -1,8 +1,9 @@
 """Attention in any spelling: weights that do not see a constant beside the keys, and that sum to one over the values.
 
-Between a product of two values (scores) and a product with a third lies a region of any operators. Where adding to the
-scores what does not vary along one axis changes nothing of the weights, a constant in whatever was multiplied there is
-not seen; where the weights sum to one, a constant in the values comes out as it went in. The products say so.
+Between a product of two values, or a map of one (scores), and a product with a third lies a region of any operators.
+Where adding to the scores what does not vary along one axis changes nothing of the weights, a constant in whatever was
+multiplied there is not seen; where the weights sum to one, a constant in the values comes out as it went in. The
+products say so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from symgraph.rules.carried import lawful_node
 from symgraph.tracing.operators import short_name
 
 _PRODUCTS = frozenset({"matmul", "bmm"})
+# A map by learned queries makes scores as well, in which a constant goes the way of all others.
+_MAPS = frozenset({"linear"})
 _SCALES = (1e-3, 1.0, 30.0, 1e3)
 LONGEST = 60
 
@@ -68,7 +71,7 @@ def with_attention(graph: Graph, book: RuleBook) -> Graph:
 
 def _attention(flow: Dataflow, node: Node) -> _Attention | None:
     """Scores and what is made of them, if all of that meets values in products."""
-    if short_name(node.target) not in _PRODUCTS or not all(ref in flow.live for ref in node.refs()):
+    if short_name(node.target) not in _PRODUCTS | _MAPS or not all(ref in flow.live for ref in node.refs()):
         return None
     ends = _weights(flow, node)
     if ends is None or ends == node.name:
@@ -144,7 +147,7 @@ def _lawful(graph: Graph, a: _Attention, laws: _Laws, book: RuleBook) -> Iterato
 
     The last axis of a product is one of its second operand, the axis before that one of its first.
     """
-    if laws.blind is not None:
+    if laws.blind is not None and short_name(a.scores.target) in _PRODUCTS:
         place, axis = (1, "o") if laws.blind == -1 else (0, "t")
         yield from _with_law(graph, a.scores, book, {"i": "query-key"}, "blind", place, axis)
     for (node, place), sums in zip(a.products, laws.sums, strict=True):

@@ -140,18 +140,32 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[tuple[Read, fl
         value, spot = todo.pop(0)
         for user in flow.graph.users[value]:
             applied = flow.applied.get(user.name)
-            beside = applied is not None and applied.rule.structure in ("cat", "index")
-            alone = beside or (set(user.refs()) == {value} and _keeps_plane(flow, applied))
-            for use in carrier.uses(value, user, spot):
+            keeps = applied is not None and _keeps_plane(flow, applied, value, term)
+            for use in (*carrier.uses(value, user, spot), *carrier.read_unseen(value, user, spot)):
                 if isinstance(use, Read) and len(use.readers) == 1:
                     yield use, spot.factor
-                elif isinstance(use, Passed) and alone:
+                elif isinstance(use, Passed) and keeps:
                     todo.append((use.value, use.spot))
 
 
-def _keeps_plane(flow: Flow, applied: Applied | None) -> bool:
-    """Whether a call of one operand moves its entries or is linear: what adds a number leaves the plane."""
-    return applied is not None and (applied.rule.structure is not None or flow.is_linear(applied))
+def _keeps_plane(flow: Flow, applied: Applied, value: str, term: Term) -> bool:
+    """Whether what a call makes of a value lies in the same plane: it moves entries, is linear, or makes means of rows.
+
+    What adds a number leaves the plane. Weights that sum to one, as those of attention do, pass on a constant.
+    """
+    if applied.rule.structure in ("cat", "index"):
+        return True
+    if set(applied.node.refs()) == {value}:
+        return applied.rule.structure is not None or flow.is_linear(applied)
+    operand, rule = flow.operand(applied, value), applied.rule
+    passing = [name for name, law in rule.shift.items() if law in ("output", "minus")]
+    if operand is None or passing != [operand] or rule.adds in applied.binding.operands:
+        return False
+    # Whatever else is read has no part of the axis: it says how the rows are mixed, and adds nothing to them.
+    others = [tokens for name, (_, tokens) in applied.binding.operands.items() if name != operand]
+    elsewhere = {token.name for tokens in others for token in tokens}
+    free = [flow.free(applied, operand, leaf.frame) for leaf in leaves(term)]
+    return None not in free and elsewhere.isdisjoint(free)
 
 
 def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:

@@ -167,7 +167,7 @@ def _written(flow: Flow, value: str) -> _Carriers | None:
 
 
 def _written_beside(flow: Flow, product: Applied) -> _Carriers | None:
-    """What takes a factor of the entries of two values, multiplied one by one: a learned operand, or what writes one."""
+    """What takes a factor of two values that are multiplied entry by entry: a learned one, or what writes one."""
     refs = list(product.node.refs())
     if short_name(product.node.target) != "mul" or len(set(refs)) != 2:
         return None

@@ -47,7 +47,10 @@ def find_families(d: Draft, traced: Graph) -> Families:
     moved = {*_moved(flow, [constant.source.piece for constant in constants if constant.moves])}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in (*reading, *find_window_readers(flow, readings))]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
-    leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
+    # Where the norm's bias has moved on, all readers of the plane have a mean that nothing sees.
+    even = {reader.plane.reader.place for reader in readers if _is_plain_mean(reader)}
+    tilted = (Lean(plane, "", c.source.piece) for c, plane in alone.items() if plane.reader.place not in even)
+    leans = [*_leans(flow, readers), *tilted]
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
     centred = (*written, *_read(readers), *blind)
     covered = {piece.place for c in centred for piece in c.pieces} | _leaning(constants, leans)
@@ -105,9 +108,13 @@ def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
     """Readers of norms that keep neither gain nor bias: their means are not seen."""
     plain: dict[int, dict[Piece, None]] = {}
     for reader in readers:
-        if not reader.elsewhere and reader.is_even:
+        if _is_plain_mean(reader):
             plain.setdefault(reader.frame, {})[reader.plane.reader] = None
     return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
+
+
+def _is_plain_mean(reader: PlaneReader) -> bool:
+    return not reader.elsewhere and reader.is_even
 
 
 def _leans(flow: Flow, readers: list[PlaneReader]) -> Iterator[Lean]:

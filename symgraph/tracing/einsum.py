@@ -119,10 +119,13 @@ def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
 def _matrix_product(plan: _Plan, left: _Labelled, right: _Labelled, out: str) -> None:
     if out and out[-1] in left[1] and out[-1] not in right[1]:
         left, right = right, left
-    (first, a), (second, b) = left, right
-    batch = "".join(label for label in out if label in a and label in b)
-    inner = "".join(label for label in a if label in b and label not in out)
+    batch = "".join(label for label in out if label in left[1] and label in right[1])
     own = [label for label in out if label not in batch]
+    # A matrix of learned queries stands on the right, so that it maps what has more axes.
+    if not batch and sum(label in left[1] for label in own) == 1 < sum(label in right[1] for label in own):
+        left, right = right, left
+    (first, a), (second, b) = left, right
+    inner = "".join(label for label in a if label in b and label not in out)
     rows, columns = ("".join(label for label in own if label in term) for term in (a, b))
     rows_first = plan.ordered(first, a, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.
