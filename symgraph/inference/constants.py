@@ -150,7 +150,9 @@ class System:
         name, rank = reader.plane.reader.parameter, len(self.flow.graph.state[reader.plane.reader.parameter].shape)
         across = reader.plane.reader.across(rank)
         outlet = self.carrier.outlet(self.flow.applied[node.name], self.flow.graph.state[name].name, across)
-        for piece in along(self.flow, name, across) if outlet is not None else ():
+        if outlet is None:
+            return
+        for piece in along(self.flow, name, across):
             numbers = numbered_along(self.flow, piece.run, outlet.dim, node.shape)
             yield from self._source(self.order[reader.nodes[0]], Port(piece, (), reader.plane), numbers)
 

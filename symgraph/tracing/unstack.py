@@ -84,7 +84,21 @@ def _traced_back(
             return None
         moves.append((source, axis))
         source, axis = known[source.args[0].name], before
-    return source, axis, tuple(moves)
+    further = _behind_a_reshape(source, axis, known)
+    if further is None:
+        return source, axis, tuple(moves)
+    cut, made, earlier = further
+    return cut, made, (*moves, (source, axis), *earlier)
+
+
+def _behind_a_reshape(
+    reshape: Node, axis: int, known: Mapping[str, Node]
+) -> tuple[Node, int, tuple[tuple[Node, int], ...]] | None:
+    """The way on where a reshape leaves an axis as it is (heads go into the batch) that an earlier one has made."""
+    before, after = known[reshape.args[0].name], reshape.shape
+    lead = prod(after[:axis])
+    kept = [at for at, size in enumerate(before.shape) if size == after[axis] and prod(before.shape[:at]) == lead]
+    return _traced_back(before, kept[0], known) if len(kept) == 1 and after[axis] > 1 else None
 
 
 def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None:

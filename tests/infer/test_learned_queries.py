@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ SCORES: dict[str, Scores] = {
 def pooled(scores: Scores, weights: Callable[[Tensor], Tensor], bias: bool = True) -> nn.Module:
     """Learned queries that look at what a norm makes, and a map of the mean of what they find."""
 
-    def forward(s: nn.Module, x: Tensor) -> Tensor:
+    def forward(s: Any, x: Tensor) -> Tensor:
         normed: Tensor = s.n(x)
         found: Tensor = s.o((weights(scores(s.q, normed)) @ normed).mean(1))
         return found

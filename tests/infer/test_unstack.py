@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from function_nets import Net, error, spread
 from torch import Tensor, nn
 
+import symgraph
 from symgraph.tracing import state_of, trace
 from symgraph.tracing.interpreter import evaluate
 from symgraph.tracing.unstack import without_stacks
@@ -43,6 +46,10 @@ def stack_of_a_module(x: Tensor) -> Parts:
     return x[0], x[1], x[2]
 
 
+def heads_in_the_batch(x: Tensor) -> Parts:
+    return x.view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4).reshape(3, 4, 5, 4).unbind(0)
+
+
 def innermost(x: Tensor) -> Parts:
     x = x.view(2, 5, 8, 3)
     return x[..., 0], x[..., 1]
@@ -75,6 +82,7 @@ class Picked(nn.Module):
         heads_keys_and_values,
         slices_from_far_before,
         split_heads,
+        heads_in_the_batch,
     ],
 )
 def test_parts_are_slices(f: Callable[[Tensor], Parts]) -> None:
@@ -120,3 +128,21 @@ def test_positions_keep_their_values() -> None:
     before, after = (evaluate(g, state_of(model), (x,)) for g in (graph, without_stacks(graph)))
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_heads_that_go_into_the_batch_have_spaces_of_their_own() -> None:
+    """As of Segment Anything: one fused projection is read by heads and batch as one axis."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        queries, keys, values = heads_in_the_batch(s.read(x))
+        found = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+        out: Tensor = s.out(found.view(2, 2, 5, 4).transpose(1, 2).flatten(2))
+        return out
+
+    torch.manual_seed(0)
+    model, inputs = spread(Net(forward, read=nn.Linear(3, 24), out=nn.Linear(8, 2))), (torch.randn(2, 5, 3),)
+    symmetry = symgraph.infer(model, inputs)
+    circuits = {space.name.rpartition(".")[2]: str(space.group) for space in symmetry.active}
+    assert circuits["query-key"] == circuits["value-output"] == "invertible"
+    assert symgraph.audit(model, symmetry=symmetry).complete
+    assert error(model, inputs, symmetry) < 1e-9
