@@ -149,7 +149,8 @@ class System:
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
         name, rank = reader.plane.reader.parameter, len(self.flow.graph.state[reader.plane.reader.parameter].shape)
         across = reader.plane.reader.across(rank)
-        outlet = self.carrier.outlet(self.flow.applied[node.name], self.flow.graph.state[name].name, across)
+        outlets = (self.carrier.outlet(self.flow.applied[node.name], value, across) for value in node.refs())
+        outlet = next((found for found in outlets if found is not None), None)
         if outlet is None:
             return
         for piece in along(self.flow, name, across):

@@ -55,7 +55,7 @@ def with_norms(graph: Graph) -> Graph:
             norm = norms[node.name]
             wholes = _tails(flow, node, norm.axes[0]) if len(norm.axes) == 1 else [_Tail(node.name)]
             parts |= {whole.end: tuple(_calls(flow, norm, whole)) for whole in wholes}
-        elif node.target in _NORMS and node.name in flow.live:
+        elif node.target in _NORMS and (node.name in flow.live or node.name in flow.fed):
             for whole in _tails(flow, node, len(node.shape) - 1):
                 if whole.end != node.name and (found := _filled(flow, node, whole)) is not None:
                     parts[whole.end] = (found,)

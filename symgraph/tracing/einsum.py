@@ -55,11 +55,14 @@ class _Plan:
         return tuple(self.sizes[label] for label in labels)
 
 
-def product_of(equation: str, shapes: list[Shape], one: bool = False) -> tuple[Step, ...] | None:
+def product_of(
+    equation: str, shapes: list[Shape], one: bool = False, matrix_first: bool = False
+) -> tuple[Step, ...] | None:
     """The steps that compute a sum of two tensors; None for any other sum.
 
     Args:
         one: both are one tensor, so that a product without rows and columns is a sum of squares.
+        matrix_first: the first is a stored matrix, which reads the second: it stands on the right.
     """
     terms = _terms(equation, shapes)
     if terms is None or len(shapes) != 2:
@@ -83,7 +86,7 @@ def product_of(equation: str, shapes: list[Shape], one: bool = False) -> tuple[S
     if one and left == right and set(out) <= set(left) and contracted:
         _sum_of_squares(plan, first, left, out)
     elif contracted:
-        _matrix_product(plan, (first, left), (second, right), out)
+        _matrix_product(plan, *_in_order(((first, left), (second, right)), out, matrix_first), out)
     else:
         _entry_by_entry(plan, ((first, left), (second, right)), out)
     return tuple(plan.steps)
@@ -116,16 +119,19 @@ def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
     return spelled, out.replace("...", dots)
 
 
+def _in_order(operands: tuple[_Labelled, _Labelled], out: str, matrix_first: bool) -> tuple[_Labelled, _Labelled]:
+    """Which operand stands on the left: a value before a stored matrix, or else what does not end the result."""
+    left, right = operands
+    ends = bool(out) and out[-1] in left[1] and out[-1] not in right[1]
+    shared = any(label in left[1] and label in right[1] for label in out)
+    return (right, left) if ends or (matrix_first and not shared) else (left, right)
+
+
 def _matrix_product(plan: _Plan, left: _Labelled, right: _Labelled, out: str) -> None:
-    if out and out[-1] in left[1] and out[-1] not in right[1]:
-        left, right = right, left
-    batch = "".join(label for label in out if label in left[1] and label in right[1])
-    own = [label for label in out if label not in batch]
-    # A matrix of learned queries stands on the right, so that it maps what has more axes.
-    if not batch and sum(label in left[1] for label in own) == 1 < sum(label in right[1] for label in own):
-        left, right = right, left
     (first, a), (second, b) = left, right
+    batch = "".join(label for label in out if label in a and label in b)
     inner = "".join(label for label in a if label in b and label not in out)
+    own = [label for label in out if label not in batch]
     rows, columns = ("".join(label for label in own if label in term) for term in (a, b))
     rows_first = plan.ordered(first, a, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.

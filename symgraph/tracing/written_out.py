@@ -197,7 +197,10 @@ def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
 
 def _product(writer: Writer, equation: str, tensors: Sequence[Ref]) -> Ref | None:
     """An Einstein sum of two tensors as the calls that compute it, if there are such."""
-    steps = product_of(equation, [writer.shape(tensor) for tensor in tensors], len(set(tensors)) == 1)
+    shapes, one = [writer.shape(tensor) for tensor in tensors], len(set(tensors)) == 1
+    first, *others = tensors
+    matrix_first = _is_matrix(first, writer.known) and not any(_stored(other, writer.known) for other in others)
+    steps = product_of(equation, shapes, one, matrix_first)
     if steps is None:
         return None
     values = list(tensors)
