@@ -41,6 +41,7 @@ class Task:
             splits = [bodies.simulated(count, seed) for seed, count in enumerate(counts)]
             self.make: Callable[[], nn.Module] = bodies.Predictor
             self.representation, self.loss, self.unit = bodies.TURNS, functional.mse_loss, "squared error, 1e-3"
+            self.lr = 1.2e-2
             self.score: Loss = lambda found, wanted: 1e3 * functional.mse_loss(found, wanted)
         else:
             size, channels, patch = (32, 3, 4) if args.cifar else (8, 1, 2)
@@ -49,6 +50,7 @@ class Task:
             self.make = lambda: pictures.PatchTransformer((size // patch) ** 2, channels * patch**2)
             self.representation = pictures.turns_and_flips(size, channels, patch)
             self.loss, self.unit = functional.cross_entropy, "accuracy, %"
+            self.lr = 3e-3
             self.score = lambda found, wanted: 100 * (found.argmax(-1) == wanted).float().mean()
         self.train, self.validation, self.test = splits
 
@@ -72,8 +74,9 @@ def trained(task: Task, way: str, args: argparse.Namespace, seed: int) -> symgra
     relaxed.gamma.requires_grad_(way in ("driven", "resilient"))
     if way == "strict":
         relaxed.gamma.zero_()
-    optimiser = torch.optim.AdamW(relaxed.module.parameters(), lr=args.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
+    lr = args.lr or task.lr
+    optimiser = torch.optim.AdamW(relaxed.module.parameters(), lr=lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=args.steps)
     steps: Any = optimiser
     if way in ("driven", "resilient"):
         price = args.resilience if way == "resilient" else None
@@ -107,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, help="training examples")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument(
+        "--lr", type=float, help="the highest rate (default: what is best for the strict model on validation data)"
+    )
     text = "of the ascent of the multipliers (default: gamma arrives at zero half way, if the loss does not care)"
     parser.add_argument("--rate", type=float, help=text)
     parser.add_argument("--descent", type=float, default=0.05, help="the step of gamma")
