@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from sweep import third_party, timm_models
 from sweep.runner import sweep
 from sweep.stages import run
@@ -150,3 +151,17 @@ def test_torchvision_without_its_compiled_part_can_be_declared_twice() -> None:
     third_party.declare_operators.cache_clear()
     third_party.declare_operators()
     assert torch.ops.torchvision is not None
+
+
+def test_the_page_says_why_an_audit_lacks_something() -> None:
+    record = {"mapping": "x-transformers", "model": "m", "stages": {}, "audit": "6 of 7", "missing": ["1 x scale in w"]}
+    assert "- x-transformers talking_heads, 6 of 7: 1 x scale in w. Maps that mix heads" in page(
+        [record | {"kind": "talking_heads"}], "# Models"
+    )
+    assert "- x-transformers other, 6 of 7: 1 x scale in w\n" in page([record | {"kind": "other"}], "# Models")
+
+
+def test_models_with_a_known_limit_are_in_the_list() -> None:
+    found = yaml.safe_load((Path(third_party.__file__).parent / "limits.yaml").read_text(encoding="utf-8"))
+    for package in found.keys() - {third_party.TIMM}:
+        assert found[package].keys() <= third_party.catalogue()[package]["models"].keys()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .summary import complete, covered, moves, ok
 from .third_party import catalogue
@@ -50,7 +54,8 @@ Small models of {versions}, through the same stages as [those of transformers](a
 timm one for each module of its registry, made small by the names of its settings; of the others what `third_party.yaml`
 in the folder of the sweep lists. The packages are no dependency: `make sweep` installs them, and what is not installed
 is left out. The columns are those of that page; *attention* is how many query-key and value-output spaces were found.
-Entries are those that were run: a page may be made of a part (timm has 98 modules, and `--resume` goes on).
+Entries are those that were run: a page may be made of a part (timm has 98 modules, and `--resume` goes on). Beside what
+an audit lacks stands why, where that is known (`limits.yaml` in the same folder).
 """
 
 
@@ -140,7 +145,19 @@ parameter that it moves most; see design.md."""
 
 
 def _lack(r: Record) -> str:
-    return f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}"
+    """What one audit lacks, and why where that is known."""
+    found = f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}"
+    why = _limits().get(r["mapping"], {}).get(r["kind"])
+    return f"{found}. {why}" if why else found
+
+
+@cache
+def _limits() -> dict[str, dict[str, str]]:
+    """Why audits lack something, by package and model."""
+    found: dict[str, dict[str, str]] = yaml.safe_load(
+        (Path(__file__).parent / "limits.yaml").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def renewed(text: str, audits: Iterable[Record]) -> str:
