@@ -155,6 +155,9 @@ def _keeps_plane(flow: Flow, applied: Applied, value: str, term: Term) -> bool:
     """
     if applied.rule.structure in ("cat", "index"):
         return True
+    # What passes on a constant by several calls, as a relay does, may add something on the way.
+    if (value, applied.node.name) in flow.d.eq.prepared.relays:
+        return False
     if set(applied.node.refs()) == {value}:
         return applied.rule.structure is not None or flow.is_linear(applied)
     operand, rule = flow.operand(applied, value), applied.rule

@@ -56,3 +56,20 @@ def test_weights_that_do_not_sum_to_one_leave_the_plane() -> None:
     counted = symgraph.audit(model, symmetry=symmetry)
     assert not counted.unsound and counted.inferred <= counted.measured
     assert error(model, inputs, symmetry) < 1e-9
+
+
+def test_what_is_added_to_a_mean_of_normed_values_leaves_their_plane() -> None:
+    """Queries that are added behind attention, as in MViT: a constant goes through both, and the plane does not."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        queries, keys, values = s.q(s.a(x)), s.b(x), s.n(s.c(x))
+        found: Tensor = s.o((queries @ keys.transpose(-1, -2)).softmax(-1) @ values + queries)
+        return found
+
+    torch.manual_seed(0)
+    maps = {name: nn.Linear(5, 6) for name in "abc"}
+    model = spread(Net(forward, **maps, q=nn.LayerNorm(6), n=nn.LayerNorm(6), o=nn.Linear(6, 4)))
+    inputs = (torch.randn(3, 7, 5),)
+    symmetry = symgraph.infer(model, inputs)
+    assert not symgraph.audit(model, symmetry=symmetry).unsound
+    assert error(model, inputs, symmetry) < 1e-9
