@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import cache
 from math import prod
 from typing import TypeVar
@@ -105,6 +105,10 @@ class Flow(Answers):
     def is_invertible(self, frame: int) -> bool:
         """Whether every invertible map may act on a frame; none does on entries that are rigid."""
         return frame in self.d.nodes and SymmetryClass.INVERTIBLE in self.bound(frame)
+
+    def turns_alone(self, frame: int, parameters: Collection[str]) -> bool:
+        """Whether every invertible map may act on a frame, and moves none but these parameters."""
+        return self.is_invertible(frame) and all(piece.parameter in parameters for piece in self.by_frame[frame])
 
     def bound(self, frame: int) -> Bound:
         """The classes that may act on a frame."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from math import prod
 
@@ -12,6 +12,7 @@ from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
+from symgraph.inference.overlooked_parts import find_overlooked
 from symgraph.inference.planes import (
     PlaneReader,
     find_readers,
@@ -54,12 +55,14 @@ def find_families(d: Draft, traced: Graph) -> Families:
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
     centred = (*written, *_read(readers), *blind)
     covered = {piece.place for c in centred for piece in c.pieces} | _leaning(constants, leans)
-    thin = tuple(find_thin(flow, reading, covered))
+    held = _held(constants, centred)
+    thin = tuple(find_thin(flow, reading, covered, held))
     return Families(
         constants=tuple(others),
         centred=centred,
         leans=tuple(leans),
         thin=thin,
+        overlooked=tuple(find_overlooked(flow, held)),
         shears=tuple(shearing.found(covered, thin)),
         spectral=tuple(centring.spectral(shearing)),
         statistics=tuple(find_statistics(flow, traced)),
@@ -75,6 +78,12 @@ def _places(found: list[Centred]) -> frozenset[Place]:
 def _elsewhere(found: list[Centred], places: frozenset[Place]) -> list[Centred]:
     """Those that have none of these places."""
     return [centred for centred in found if places.isdisjoint(_places([centred]))]
+
+
+def _held(constants: Collection[Constant], centred: Collection[Centred]) -> set[str]:
+    """The parameters of which constants move, and those whose mean nothing sees."""
+    ports = {port for constant in constants for port in (constant.source, *(share.port for share in constant.shares))}
+    return {port.piece.parameter for port in ports} | {piece.parameter for c in centred for piece in c.pieces}
 
 
 def _leaning(constants: list[Constant], leans: list[Lean]) -> set[Place]:

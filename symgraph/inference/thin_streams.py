@@ -35,12 +35,15 @@ class _Writer:
         return self.piece.size > read - (self.plane is not None)
 
 
-def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]) -> Iterator[Thin]:
+def find_thin(
+    flow: Flow, readers: list[PlaneReader], covered: Collection[Place], held: Collection[str]
+) -> Iterator[Thin]:
     """All matrices that read such a stream and nothing else, in the order of the program.
 
     Args:
         readers: all matrices that read what a centred norm makes.
         covered: pieces of which other families change what nothing sees.
+        held: parameters of which they move constants.
     """
     carrier = Carrier(flow)
     known = [reader for reader in readers if has_height(flow, reader.plane)]
@@ -57,11 +60,11 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
                 and read.readers[0].place not in covered
             ):
                 found[read.readers[0]].append(read)
-        left = writer.piece.size
+        left, here = writer.piece.size, {*held, writer.piece.parameter, *(piece.parameter for piece in found)}
         for piece, reads in found.items():
             reader, rows = reader_of(flow, Plane(piece, "", ""), reads), reads[0].part.parameter.shape[1 - piece.axis]
             # Invertible maps of the stream that leave its values as they are move some rows of its readers already.
-            moved = min(rows, left) if flow.is_invertible(reader.frame) else 0
+            moved = min(rows, left) if flow.turns_alone(reader.frame, here) else 0
             left -= moved
             if moved < rows:
                 yield from _thin(writer, reader, moved)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.norm_call import NormCall
+from symgraph.orbit.overlooked_writers import Aside
 from symgraph.orbit.shearing import Sheared
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
@@ -163,6 +164,11 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
         name, shape = piece_name(symmetry, thin.reader), _across_thin(symmetry, thin)
         make = _alone(partial(Widened, symmetry, thin))
         yield Freedom(Family.THIN, name, f"thin stream of {name}", shape, make, settled=False)
+    for overlooked in symmetry.overlooked:
+        name = piece_name(symmetry, overlooked.writer)
+        shape = *_beside(symmetry, overlooked.writer), overlooked.number(symmetry.shapes)
+        make = _alone(partial(Aside, symmetry, overlooked))
+        yield Freedom(Family.OVERLOOKED, name, f"overlooked part of {name}", shape, make, settled=False)
     for sheared in symmetry.shears:
         name, shape = shear_name(symmetry, sheared), () if sheared.single else (sheared.size,)
         make = _alone(partial(Sheared, symmetry, sheared))

@@ -25,6 +25,7 @@ from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Lean, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.lengths import Radial
+from symgraph.symmetry.overlooked import Overlooked
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
@@ -49,6 +50,7 @@ class Family(StrEnum):
     LEAN = "read mean, leaning"
     TILT = "tilted bias"
     THIN = "thin stream"
+    OVERLOOKED = "overlooked part"
     SHEAR = "sheared stream"
     SPECTRAL = "gain of one spectrum"
     UPDATE = "update of a matrix"
@@ -238,21 +240,26 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         for piece in centred.pieces:
             before = taken.setdefault(piece.parameter, [0] * len(symmetry.read_terms[piece.parameter]))
             others = _others(symmetry, piece, centred.frame, sizes)
-            number = others * _beside(symmetry, piece, before, sizes)
+            number = others * _beside(symmetry, piece, taken, sizes)
             yield family, piece_name(symmetry, piece), number, piece
             before[piece.axis] += others
     for lean in symmetry.leans:
         reader = lean.plane.reader
-        before = taken.get(reader.parameter, [0] * len(symmetry.read_terms[reader.parameter]))
         rows = lean.rows
-        number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
+        number = _beside(symmetry, reader, taken, sizes) if rows is None else _length(symmetry, rows.term, sizes)
         yield Family.LEAN, lean_name(symmetry, lean), number, lean
 
     for thin in symmetry.thin:
-        before = taken.get(thin.reader.parameter, [0] * len(symmetry.read_terms[thin.reader.parameter]))
-        own = _beside(symmetry, thin.reader, before, sizes) - thin.moved
-        number = own * _idle(symmetry, thin, sizes)
+        number = (_beside(symmetry, thin.reader, taken, sizes) - thin.moved) * _idle(symmetry, thin, sizes)
         yield Family.THIN, piece_name(symmetry, thin.reader), number, thin
+
+    for overlooked in symmetry.overlooked:
+        writer = overlooked.writer
+        unseen = _length(symmetry, writer.term, sizes) - sum(
+            _beside(symmetry, reader, {}, sizes) for reader in overlooked.readers
+        )
+        number = (_beside(symmetry, writer, taken, sizes) - overlooked.moved) * unseen
+        yield Family.OVERLOOKED, piece_name(symmetry, writer), number, overlooked
 
 
 def _idle(symmetry: Structure, thin: Thin, sizes: Measure) -> Any:
@@ -267,8 +274,10 @@ def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> An
     return prod((_length(symmetry, leaf, sizes) for leaf in chain(*beside(piece, frame))), start=1)
 
 
-def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:
+def _beside(symmetry: Structure, piece: Piece, taken: Mapping[str, list[Any]], sizes: Measure) -> Any:
+    """The numbers of a parameter at each entry of a piece, less those that are `taken` along its other axes."""
     axes = symmetry.read_terms[piece.parameter]
+    before = taken.get(piece.parameter, [0] * len(axes))
     others = (_length(symmetry, term, sizes) - before[dim] for dim, term in enumerate(axes) if dim not in piece.axes)
     return prod(others, start=1)
 
@@ -305,8 +314,15 @@ def _is_within(symmetry: Structure, member: object, update: Update) -> bool:
     if isinstance(member, Constant):
         changed = {member.source.piece.parameter, *(share.port.piece.parameter for share in member.shares)}
         return member.source.piece.parameter in free or (changed <= {*update.named} and not free.isdisjoint(changed))
-    reader = member.plane.reader if isinstance(member, Lean) else member.reader if isinstance(member, Thin) else member
-    return (reader.parameter if isinstance(reader, Piece) else reader) in free
+    changed_piece = _changed(member)
+    return (changed_piece.parameter if isinstance(changed_piece, Piece) else changed_piece) in free
+
+
+def _changed(member: object) -> object:
+    """The piece of the one matrix that a member of a family around norms and streams changes."""
+    if isinstance(member, Overlooked):
+        return member.writer
+    return member.plane.reader if isinstance(member, Lean) else member.reader if isinstance(member, Thin) else member
 
 
 def piece_name(symmetry: Structure, piece: Piece) -> str:

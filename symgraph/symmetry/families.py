@@ -8,6 +8,7 @@
 - a *shear* (`symmetry.shears`): what stands along a stream that norms and linear maps alone read and write, where a
   multiple of a direction that norms do not see is added, as large as the value is along one that they never write;
 - *thin* streams (`symmetry.thin`): readers of what one map alone writes from fewer dimensions;
+- *overlooked* parts (`symmetry.overlooked`): what is written where readers see fewer dimensions than there are;
 - *updates* (`symmetry.updates`): what is added beside a matrix that could make it by itself;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial* (`symmetry.lengths`): maps whose result is divided by its own length, so that a common factor is invisible,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from symgraph.symmetry.families import Centred, Constant, Lean, Spectral, Statistics
 from symgraph.symmetry.lengths import Radial
+from symgraph.symmetry.overlooked import Overlooked
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.thin import Thin
 from symgraph.symmetry.updates import Update
@@ -19,6 +20,7 @@ class Families:
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
     thin: tuple[Thin, ...] = ()
+    overlooked: tuple[Overlooked, ...] = ()
     shears: tuple[Shear, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()

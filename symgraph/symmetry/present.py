@@ -205,6 +205,12 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 tensor reads a stream of fewer dimensions than it is wide, so the other directions have no effect",
         "{n} tensors read streams of fewer dimensions than they are wide, so the other directions have no effect",
     ),
+    (Family.OVERLOOKED, True): (
+        "1 tensor writes a stream whose readers see fewer dimensions than it has, so what it writes along the others "
+        "has no effect",
+        "{n} tensors write streams whose readers see fewer dimensions than they have, so what they write along the "
+        "others has no effect",
+    ),
     (Family.SHEAR, True): (
         "1 stream can be sheared along what the norms at it do not see or do not write",
         "{n} streams can be sheared along what the norms at them do not see or do not write",
