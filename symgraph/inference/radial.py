@@ -171,7 +171,9 @@ def _written_beside(flow: Flow, product: Applied) -> _Carriers | None:
     refs = list(product.node.refs())
     if short_name(product.node.target) != "mul" or len(set(refs)) != 2:
         return None
-    if uses := [use for ref in refs if (use := _use(flow, product, ref)) is not None]:
+    uses = [use for ref in refs if (use := _use(flow, product, ref)) is not None]
+    # A gain that is absorbed is one, and has no factor to give.
+    if uses and product.node.name not in flow.gain_of:
         return _Carriers((uses[0][0],), frozenset({uses[0][1]}))
     return next((found for ref in refs if (found := _written(flow, ref)) is not None), None)
 

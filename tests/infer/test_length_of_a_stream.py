@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import symgraph
+from symgraph.orbit.canonical import canonicalise
+from symgraph.tracing import state_of
 
 
 class _Stream(nn.Module):
@@ -91,3 +94,22 @@ def test_a_gain_inside_has_the_factor_where_weights_have_unit_columns(seen: bool
     assert (("scale",) in [radial.tensors for radial in symmetry.radial]) is not seen
     assert symgraph.audit(model, symmetry=symmetry).complete
     assert error(model, example, symmetry) < 1e-9
+
+
+@pytest.mark.parametrize("made", [torch.Tensor.exp, torch.Tensor.clone], ids=["exponentials", "as stored"])
+def test_a_gain_that_is_absorbed_has_no_factor(made: Callable[[Tensor], Tensor]) -> None:
+    """Its readers make up for a number beside it: the canonical form makes it one, and may not give it the number."""
+
+    def function(net: Any, x: Tensor) -> Tensor:
+        stream = F.rms_norm(net.embed(x), (8,)) * made(net.gain) * made(net.number)
+        found: Tensor = net.head(torch.tanh(net.up(stream)))
+        return found
+
+    parts = {"embed": nn.Linear(5, 8), "up": nn.Linear(8, 8), "head": nn.Linear(8, 3)}
+    model = spread(Net(function, gain=torch.rand(8) + 0.5, number=torch.rand(1) + 0.5, **parts)).double()
+    example = torch.randn(4, 5, dtype=torch.float64)
+    symmetry = symgraph.infer(model, (example,))
+    assert [radial.tensors for radial in symmetry.radial] == [("number", "up.weight")]
+    once = canonicalise(symmetry, state_of(model)).state
+    again = canonicalise(symmetry, once).state
+    assert max(float((once[name] - again[name]).abs().max()) for name in once) < 1e-9
