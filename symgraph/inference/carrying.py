@@ -235,7 +235,7 @@ class Carrier:
     def _hop(self, reader: Piece, rows: Piece) -> Hop:
         """What multiplies, by the parameter that it is stored in."""
         stored = self.flow.d.eq.prepared.offsets.get(reader.parameter)
-        return Hop(reader, rows, stored is not None and stored.chart is not None)
+        return Hop(reader, rows, stored is not None and stored.is_positive)
 
     def _scaled(self, a: Applied, spot: Spot) -> Use:
         """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""

@@ -213,7 +213,7 @@ class Centring:
         for a, (gain, _), axis in norms(self.flow):
             # Of gains of one spectrum some may be negative.
             stored = self.d.eq.prepared.offsets.get(gain)
-            if gain not in self.d.between or (stored is not None and stored.chart):
+            if gain not in self.d.between or (stored is not None and stored.is_positive):
                 continue
             key = self.flow.key(self.d.found[a.node.name][axis])
             one = Spectral(gain, *self.d.between[gain])

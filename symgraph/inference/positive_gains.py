@@ -9,36 +9,21 @@ that is bounded (`1 + exp(s)`, `sigmoid(s)`) a multiple may be none of its value
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from symgraph.inference.offset_numbers import adding_number, scaling_number, without
-from symgraph.inference.structural import KEEPING
+from symgraph.inference.affine_ways import AffineWay, AffineWays
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.offsets import Chart, Offset
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.thresholds import fed
 
-_MOVING = KEEPING | {"slice", "select"}
-_SAME, _MINUS = "aten.alias.default", "aten.neg.default"
 _PRODUCT, _QUOTIENT = "aten.mul.Tensor", "aten.div.Tensor"
 _THRESHOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Affine:
-    """A way from a parameter to the `end` that reads it: `rate` times it and a `number`, after the `passed` calls."""
-
-    end: Node
-    held: str
-    rate: float
-    number: float
-    passed: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Function:
     """A call that takes a positive function of a parameter, with those that lead to it."""
 
     end: str
@@ -48,26 +33,15 @@ class _Way:
 
 def with_positive_gains(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offset]]:
     """The graph with such gains as they multiply, and what is read of each of them."""
-    search = _Positive(graph, book) if any(_function(node) for node in graph.calls) else None
-    found = {node.name: search.ways(node) for node in graph.parameters.values()} if search is not None else {}
-    ways = {name: way for name, way in found.items() if way}
-    if not ways:
+    search = _Positive(graph, book) if any(map(_function, graph.calls)) else None
+    found = {node.name: search.functions(node) for node in graph.parameters.values()} if search is not None else {}
+    functions = {name: own for name, own in found.items() if own}
+    if search is None or not functions:
         return graph, {}
-    taken = {call for way in ways.values() for one in way for call in (one.end, *one.passed)}
-    left = {name: _same(graph.by_name[name]) for name in taken if not _moved(graph.by_name[name], book, graph)}
-    changed = {name for way in ways.values() for one in way for name in one.passed}
-    offsets = {graph.by_name[name].target: way[0].offset for name, way in ways.items()}
-    return without(graph, changed, left), offsets
-
-
-def _same(node: Node) -> Node:
-    (value,) = node.refs()
-    return replace(node, target=_SAME, args=(Ref(value),), kwargs=())
-
-
-def _moved(node: Node, book: RuleBook, graph: Graph) -> bool:
-    binding = book.binding(node, graph) if len(list(node.refs())) == 1 else None
-    return binding is not None and binding.rule.structure in _MOVING
+    changed = {name for own in functions.values() for one in own for name in one.passed}
+    ends = {one.end for own in functions.values() for one in own}
+    offsets = {graph.by_name[name].target: own[0].offset for name, own in functions.items()}
+    return search.ways.taken_out(ends | changed, changed), offsets
 
 
 def _function(node: Node) -> tuple[str, float, float] | None:
@@ -87,47 +61,33 @@ class _Positive:
 
     def __init__(self, graph: Graph, book: RuleBook) -> None:
         self.graph, self.book, self.fed = graph, book, fed(graph)
+        self.ways = AffineWays(graph, book, multiplies=True, adds=True)
+        self.multiples = AffineWays(graph, book, multiplies=True)
 
-    def ways(self, parameter: Node) -> list[_Way]:
+    def functions(self, parameter: Node) -> list[_Function]:
         """The calls that take a positive function of a parameter; none where others see it, or another function."""
-        found = [self._way(one) for one in self._ends(parameter.name, affine=True)]
+        found = [self._taken(way) for way in self.ways.of(parameter.name)]
         whole = parameter.kind is Kind.PARAMETER and parameter.name not in self.graph.outputs
-        ways = [way for way in found if way is not None]
-        return ways if whole and len(ways) == len(found) and len({way.offset for way in ways}) == 1 else []
+        functions = [one for one in found if one is not None]
+        alike = len(functions) == len(found) and len({one.offset for one in functions}) == 1
+        return functions if whole and alike else []
 
-    def _way(self, one: _Affine) -> _Way | None:
-        function = _function(one.end)
-        if function is None or not self._multiplies(one.end.name):
+    def _taken(self, way: AffineWay) -> _Function | None:
+        function = _function(way.end)
+        uses = self._uses(way.end.name) if function is not None else []
+        if function is None or not uses:
             return None
         kind, times, over = function
-        chart = Chart(kind, times * one.rate, over)
-        return _Way(one.end.name, one.passed, Offset(0, ((1, one.number / one.rate),), chart))
+        chart = Chart(kind, times * way.rate, over / uses[0].rate)
+        passed = (*way.passed, *(name for use in uses for name in use.passed))
+        return _Function(way.end.name, passed, Offset(0, ((1, way.number / way.rate),), chart))
 
-    def _ends(
-        self, value: str, rate: float = 1.0, number: float = 0.0, passed: tuple[str, ...] = (), *, affine: bool = False
-    ) -> Iterator[_Affine]:
-        """The calls that do more with a value than to move its entries, or with `affine` than to add and multiply."""
-        for user in self.graph.users[value]:
-            step = None if user.name in self.graph.outputs else self._step(user, affine)
-            if step is None:
-                yield _Affine(user, value, rate, number, passed)
-            else:
-                times, more = step
-                yield from self._ends(
-                    user.name, rate * times, number * times + more, (*passed, user.name), affine=affine
-                )
-
-    def _step(self, node: Node, affine: bool) -> tuple[float, float] | None:
-        """The number that a call multiplies its one operand by, and what it adds; None where it does anything else."""
-        if _moved(node, self.book, self.graph):
-            return 1.0, 0.0
-        times = scaling_number(node) if affine else None
-        more = adding_number(node) if affine and times is None else None
-        return (times, 0.0) if times is not None else more
-
-    def _multiplies(self, value: str) -> bool:
-        """Whether a value does nothing but multiply or divide something that depends on inputs."""
-        return value not in self.graph.outputs and all(self._is_factor(one.end, one.held) for one in self._ends(value))
+    def _uses(self, value: str) -> list[AffineWay]:
+        """All uses of a value, if it, or a positive multiple, does nothing but multiply or divide what inputs make."""
+        uses = list(self.multiples.of(value)) if value not in self.graph.outputs else []
+        rates = {use.rate for use in uses}
+        plain = len(rates) == 1 and min(rates) > 0 and all(self._is_factor(use.end, use.held) for use in uses)
+        return uses if plain else []
 
     def _is_factor(self, node: Node, value: str) -> bool:
         others = [ref for ref in node.refs() if ref != value]

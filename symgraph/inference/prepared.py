@@ -10,6 +10,7 @@ from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
+from symgraph.inference.multiples import with_multiples, with_numbers
 from symgraph.inference.offset_numbers import with_offsets
 from symgraph.inference.positive_gains import with_positive_gains
 from symgraph.inference.relays import Relays, find_relays
@@ -63,10 +64,11 @@ def unstack(given: Prepared) -> Prepared:
 
 
 def take_offsets(given: Prepared) -> Prepared:
-    """Numbers that are added to a parameter, or to what it becomes by sums, are as if they were a part of it."""
+    """Numbers that are added to a parameter or multiply it, and positive functions of it, are as if a part of it."""
     plain, positive = with_positive_gains(given.graph, given.book)
-    graph, offsets = with_offsets(plain, given.book)
-    return replace(given, graph=graph, offsets={**positive, **offsets})
+    as_read, multiples = with_multiples(plain, given.book)
+    graph, numbers = with_offsets(as_read, given.book)
+    return replace(given, graph=graph, offsets={**positive, **with_numbers(multiples, numbers)})
 
 
 def measure_regions(given: Prepared) -> Prepared:

@@ -20,7 +20,7 @@ def _positive(draft: Draft) -> Iterator[Node]:
     """Parameters of which a positive function is read."""
     offsets = draft.eq.prepared.offsets
     stored = (node for node in draft.eq.graph.parameters.values() if node.target in offsets)
-    return (node for node in stored if offsets[node.target].chart)
+    return (node for node in stored if offsets[node.target].is_positive)
 
 
 def tie(draft: Draft) -> Draft:

@@ -143,7 +143,7 @@ def _norm(symmetry: SymmetryGraph, gain: AbsorbedGain) -> NormPlace:
 def _why_stuck(symmetry: SymmetryGraph, module: nn.Module, gain: AbsorbedGain, space: Space) -> str:
     if not gain.forward:
         return f"{gain.parameter} goes into what writes in front of it, not into what reads"
-    if symmetry.is_positive(gain.parameter):
+    if gain.parameter in symmetry.offsets and symmetry.offsets[gain.parameter].chart:
         return f"{symmetry.offsets[gain.parameter].read(gain.parameter)} is what multiplies"
     if gain.parameter in symmetry.offsets:
         return f"{symmetry.offsets[gain.parameter]} is added to {gain.parameter} before it multiplies"

@@ -48,13 +48,17 @@ class Step(ABC):
 
         Neither does one of what other positive functions are read of: there it is near for small differences alone.
         """
-        positive = [name for name in self._with_offsets(read) if self.symmetry.is_positive(name)]
+        rates = {name: self.symmetry.offsets[name].rate for name in self._with_offsets(read)}
+        positive = [name for name in rates if self.symmetry.is_positive(name)]
+        multiples = {name: read[name] * rate for name, rate in rates.items() if rate != 1.0}
         ratios = {name: read[name].exp() for name in positive}
-        moved = self.act({**read, **ratios}, linear=True)
+        moved = self.act({**read, **multiples, **ratios}, linear=True)
+        stored = {name: moved[name] / rates[name] for name in multiples}
         if not positive:
-            return moved
-        alike = self.act({**read, **{name: torch.ones_like(read[name]) for name in positive}}, linear=True)
-        return {**moved, **{name: (moved[name] / alike[name]).log() for name in positive}}
+            return {**moved, **stored}
+        ones = {name: torch.ones_like(read[name]) for name in positive}
+        alike = self.act({**read, **multiples, **ones}, linear=True)
+        return {**moved, **stored, **{name: (moved[name] / alike[name]).log() for name in positive}}
 
     def _with_offsets(self, read: State) -> set[str]:
         return {name for name in self.symmetry.offsets if name in read}

@@ -67,7 +67,7 @@ class Carried:
         if self.offset is None:
             return value
         # What is padded multiplies zeros, by whatever positive number.
-        stored = torch.where(value == 0, 1.0, value) if self.offset.chart else value
+        stored = torch.where(value == 0, 1.0, value) if self.offset.is_positive else value
         return self.offset.added(stored, -1.0)
 
 

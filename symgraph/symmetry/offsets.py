@@ -14,7 +14,10 @@ from symgraph.symmetry.forms import Reading
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A positive function that takes every positive value once: exp(rate x), or softplus(rate x) / over."""
+    """A function that takes each of its values once: f(rate x) / over with f exp or softplus, the `kind`; or rate x.
+
+    The first two are positive, and take every positive value.
+    """
 
     kind: str
     rate: float = 1.0
@@ -23,17 +26,22 @@ class Chart:
     def of(self, tensor: Tensor) -> Tensor:
         """What is read."""
         multiple = self.rate * tensor
-        return multiple.exp() if self.kind == "exp" else functional.softplus(multiple) / self.over
+        if not self.kind:
+            return multiple
+        return (multiple.exp() if self.kind == "exp" else functional.softplus(multiple)) / self.over
 
     def back(self, tensor: Tensor) -> Tensor:
         """What is stored."""
+        if not self.kind:
+            return tensor / self.rate
         value = tensor * self.over
-        multiple = value.log() if self.kind == "exp" else value + (-(-value).expm1()).log()
-        return multiple / self.rate
+        return (value.log() if self.kind == "exp" else value + (-(-value).expm1()).log()) / self.rate
 
     def text(self, symbol: str) -> str:
         """The function in the words of formulas."""
         inner = symbol if self.rate == 1 else f"-{symbol}" if self.rate == -1 else f"{self.rate:.3g} {symbol}"
+        if not self.kind:
+            return inner
         return f"{self.kind}({inner})" if self.over == 1 else f"{self.kind}({inner}) / {self.over:.3g}"
 
 
@@ -41,7 +49,7 @@ class Chart:
 class Offset:
     """What is added to the positions along one axis of a parameter: runs of so many of them, each with its number.
 
-    With a `chart` a positive function of the sum is read.
+    With a `chart` a function of the sum is read.
     """
 
     axis: int
@@ -64,9 +72,24 @@ class Offset:
         return self.runs[0][1] if len(self.runs) == 1 else None
 
     @property
+    def is_positive(self) -> bool:
+        """Whether what is read is positive."""
+        return self.chart is not None and bool(self.chart.kind)
+
+    @property
+    def rate(self) -> float:
+        """The multiple that is read, where what is read is a multiple of what is stored, and numbers."""
+        return 1.0 if self.chart is None or self.chart.kind else self.chart.rate
+
+    def of_multiple(self, multiple: Offset) -> Offset:
+        """The same numbers added to a multiple of what is stored: added to that, they are others."""
+        runs = tuple((count, number / multiple.rate) for count, number in self.runs)
+        return Offset(self.axis, runs, multiple.chart)
+
+    @property
     def curved(self) -> bool:
         """Whether a factor of what is read changes what is stored by more or less where that is larger."""
-        return self.chart is not None and self.chart.kind != "exp"
+        return self.chart is not None and self.chart.kind == "softplus"
 
     def added(self, tensor: Tensor, sign: float = 1.0) -> Tensor:
         """A parameter as it is read, with the numbers added, or with sign -1 as it is stored."""

@@ -372,7 +372,7 @@ class Structure(Families):
 
     def is_positive(self, name: str) -> bool:
         """Whether a positive function is read of a parameter."""
-        return name in self.offsets and self.offsets[name].chart is not None
+        return name in self.offsets and self.offsets[name].is_positive
 
     @property
     def is_plain(self) -> bool:

@@ -42,9 +42,10 @@ def test_scaled_summands_and_keys_without_a_bias() -> None:
     symmetry = infer(trace(model, (torch.randint(0, 17, (2, 5)),)))
     (translation,) = [c for c in symmetry.constants if family_of(c) is Family.TRANSLATION]
     (share,) = translation.shares
-    # 1.7 words + places / 3 stays what it is.
+    # 1.7 words + places / 3 stays what it is; what is read of the places is a third of them.
+    assert symmetry.offsets["places"].rate == pytest.approx(1 / 3)
     assert (translation.source.piece.parameter, share.port.piece.parameter) == ("words.weight", "places")
-    assert share.factor == pytest.approx(-1.7 * 3)
+    assert share.factor == pytest.approx(-1.7)
     keys = [x for x in symmetry.leans if x.rows is not None]
     assert [(x.plane.reader.parameter, x.plane.bias, x.sink) for x in keys] == [("key.weight", "norm.bias", "")]
     state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
