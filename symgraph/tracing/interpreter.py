@@ -137,7 +137,8 @@ class Interpreter:
                     cause=f"the graph of {self.graph.model} reads it",
                     remedy="give the state of the whole model (symgraph.tracing.state_of) and every input",
                 )
-            env[node.name] = self._lifted(source[node.target].to(self.device))
+            # In order, as checkpoints have them: some operators take nothing else (`kron`).
+            env[node.name] = self._lifted(source[node.target].to(self.device)).contiguous()
         return env
 
     def _step(self, node: Node, last: tuple[str, ...]) -> _Step:

@@ -124,6 +124,25 @@ def test_values_are_freed_after_their_last_use(monkeypatch: pytest.MonkeyPatch) 
     assert len(alive) == 3
 
 
+def test_a_state_that_lies_in_another_order_is_run() -> None:
+    """What an element has moved may be a transposed view, and `kron` takes none."""
+
+    class Kronecker(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Parameter(torch.randn(2, 3)), nn.Parameter(torch.randn(3, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, torch.kron(self.one, self.other))
+
+    model, x = Kronecker(), torch.randn(5, 6)
+    state = dict(state_of(model))
+    state["one"] = state["one"].T.contiguous().T
+    (found,) = evaluate(trace(model, (x,)), state, (x,))
+    assert not state["one"].is_contiguous()
+    torch.testing.assert_close(found, model(x).double(), rtol=1e-5, atol=1e-5)
+
+
 def test_missing_state_and_inputs() -> None:
     model, x = nn.Linear(4, 2), torch.randn(3, 4)
     run = Interpreter(trace(model, (x,)))
