@@ -22,7 +22,7 @@ from symgraph.ir import Graph, Kind, Node, Ref, Tensor, map_refs, resized
 from symgraph.rules.binding import Binding
 from symgraph.rules.book import RuleBook
 from symgraph.rules.signature import AxisToken
-from symgraph.tracing.arguments import arguments
+from symgraph.tracing.arguments import arguments, parameters
 from symgraph.tracing.interpreter import call
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.normalize import without_dead_calls, without_identities
@@ -268,9 +268,12 @@ class _Apart:
         # A weight that all positions share would be read several times.
         if not having or any(map(self._is_weight, others)):
             return None
+        alone = _with_groups(node, at)
+        if alone is None:
+            return None
         behind = replace(at, computed=True, mixed=at.mixed or _is_product(binding))
         parts = {name: self._of(replace(behind, value=name, axis=axis), depth) for name, axis in having.items()}
-        return self._again(node, at, parts)
+        return self._again(alone, at, parts)
 
     def _is_weight(self, value: str) -> bool:
         """Whether a value is a parameter with several axes, or has the entries of one."""
@@ -281,6 +284,19 @@ class _Apart:
                 return False
             node = self.graph.by_name[refs[0]]
         return node.kind is Kind.PARAMETER and sum(size > 1 for size in node.shape) > 1
+
+
+def _with_groups(node: Node, at: _Range) -> Node | None:
+    """A call on some positions of an axis, which it takes one by one: a depthwise convolution has as many groups."""
+    given = arguments(node) or {}
+    if given.get("groups", 1) == 1:
+        return node
+    if given["groups"] != node.shape[at.axis]:
+        return None
+    names = [parameter.name for parameter in parameters(node.target) or ()]
+    args = tuple(at.count if name == "groups" else value for name, value in zip(names, node.args, strict=False))
+    kwargs = tuple((name, at.count if name == "groups" else value) for name, value in node.kwargs)
+    return replace(node, args=args, kwargs=kwargs)
 
 
 def _turned(graph: Graph, node: Node) -> tuple[int, ...]:

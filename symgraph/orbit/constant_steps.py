@@ -176,7 +176,8 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
     if hop.multiplies:
         return part * spread_out, hop.rows.term
     written = torch.tensordot(part, spread_out, dims=([hop.reader.joint], [0]))
-    return hop.rows.within(hop.reader.across(tensor.dim())).of(written), hop.rows.term
+    # Of a convolution with one tap all further axes are of size one.
+    return hop.rows.within(hop.reader.across(tensor.dim())).of(written).flatten(), hop.rows.term
 
 
 def evened(state: State, source: Port, hop: Hop) -> Tensor:
@@ -202,7 +203,7 @@ def _of_source(state: State, source: Port, hop: Hop) -> Tensor:
     """A matrix by the entries of a source; shapes: (entries that it writes, size of the source)."""
     tensor = state[hop.reader.parameter]
     part = hop.reader.of(tensor).movedim(hop.reader.joint, -1)
-    rows = hop.rows.within(hop.reader.across(tensor.dim())).of(part)
+    rows = hop.rows.within(hop.reader.across(tensor.dim())).of(part).reshape(-1, part.shape[-1])
     entries = over_leaves(torch.arange(source.piece.size), source.piece.term, hop.reader.term)
     if entries is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")

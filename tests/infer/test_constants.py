@@ -271,3 +271,22 @@ def test_a_bias_that_is_added_again_and_again_goes_into_a_vector_of_all_these_pl
         before: Tensor = torch.func.functional_call(model, state, (x,))
         after: Tensor = torch.func.functional_call(model, moved, (x,))
         assert (before - after).abs().max() <= 1e-9 * before.abs().max()
+
+
+class OneTap(nn.Module):
+    """A bias of which a convolution with one tap, which has none, takes some directions to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.map, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Conv2d(8, 4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = torch.tanh(self.embed(x))
+        return torch.tanh(self.head((stream + self.map(stream)).permute(0, 3, 1, 2)))
+
+
+def test_what_a_convolution_with_one_tap_makes_nothing_of_is_not_seen() -> None:
+    model = OneTap()
+    symmetry = infer(trace(model, (torch.randn(2, 4, 4, 5),)))
+    assert [constant.lost for constant in symmetry.constants if constant.through is not None] == [True]
+    assert verify(symmetry, state=state_of(model)).passed

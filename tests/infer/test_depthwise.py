@@ -85,3 +85,25 @@ def test_what_something_else_sees_stays(name: str) -> None:
     symmetry = infer(trace(model, (X,)))
     assert error(model, (X,), symmetry) < 1e-9
     assert not audit(symmetry, approximate=False).unsound
+
+
+def test_parts_of_what_a_depthwise_convolution_makes_are_told_apart() -> None:
+    """Queries, keys and values side by side in one convolution, as in Qwen3-Next: a part has as many groups."""
+
+    def function(net: Any, x: Tensor) -> Tensor:
+        side_by_side = torch.cat([net.query(x), net.key(x), net.value(x)], -1)
+        seen = net.conv(side_by_side.transpose(1, 2))[..., :7].transpose(1, 2)
+        made: Any = F.silu(seen)
+        query, key, value = made.split([4, 4, 6], -1)
+        unit = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+        found: Tensor = net.head(F.scaled_dot_product_attention(*unit, value))
+        return found
+
+    parts = {"query": nn.Linear(5, 4), "key": nn.Linear(5, 4), "value": nn.Linear(5, 6), "head": nn.Linear(6, 3)}
+    conv = nn.Conv1d(14, 14, 3, groups=14, padding=2, bias=False)
+    model, example = spread(Net(function, conv=conv, **parts)), torch.randn(2, 7, 5)
+    symmetry = infer(trace(model, (example,)))
+    assert not symmetry.uncovered
+    assert sorted(space.size for space in symmetry.active) == [4, 6]
+    assert error(model, (example,), symmetry) < 1e-12
+    assert audit(symmetry).complete
