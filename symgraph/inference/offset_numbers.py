@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symgraph.inference.entry_numbers import compact, dims_in, is_constant, laid_out, moved, stands_anywhere
 from symgraph.inference.structural import KEEPING
-from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Graph, Kind, Node, Ref, rewired
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
 from symgraph.rules.book import RuleBook
@@ -135,11 +135,8 @@ def without(graph: Graph, changed: Set[str], left: Mapping[str, Node]) -> Graph:
     def renamed(ref: Ref) -> Ref:
         return Ref(names.get(ref.name, ref.name))
 
-    nodes = [left.get(node.name, node) for node in graph.nodes]
-    moved = [
-        replace(n, name=names.get(n.name, n.name), args=map_refs(n.args, renamed), kwargs=map_refs(n.kwargs, renamed))
-        for n in nodes
-    ]
+    nodes = (left.get(node.name, node) for node in graph.nodes)
+    moved = [rewired(node, renamed, name=names.get(node.name, node.name), module=node.module) for node in nodes]
     outputs = tuple(names.get(name, name) for name in graph.outputs)
     return without_identities(without_dead_calls(replace(graph, nodes=tuple(moved), outputs=outputs)))
 

@@ -23,7 +23,7 @@ from symgraph.ir import Kind, Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import AxisToken
 from symgraph.symmetry.axis_parts import Piece
-from symgraph.symmetry.overlooked import Overlooked, beside
+from symgraph.symmetry.overlooked import Overlooked
 from symgraph.symmetry.terms import Leaf
 
 # A value, and the axis along which a stream lies in it.
@@ -47,7 +47,7 @@ def find_overlooked(flow: Flow, held: Collection[str]) -> Iterator[Overlooked]:
         alone = isinstance(term, Leaf) and flow.turns_alone(term.frame, here)
         left = term.size if alone else 0
         for writer in writers:
-            columns = beside(writer, flow.graph.state[writer.parameter].shape)
+            columns = writer.beside(flow.graph.state[writer.parameter].shape)
             moved = min(columns, left)
             left -= moved
             if moved < columns:

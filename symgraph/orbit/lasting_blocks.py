@@ -80,7 +80,8 @@ def _parts(axis: Term) -> tuple[Term, ...]:
 def _trace(element: Element) -> Tensor:
     if element.matrix is not None:
         return element.matrix.diagonal(dim1=-2, dim2=-1).double().mean()
-    assert element.index is not None
+    if element.index is None:
+        raise ValueError("an element with neither an index nor a matrix has no trace")
     return (element.index == torch.arange(element.index.shape[-1])).double().mean()
 
 

@@ -47,6 +47,10 @@ class Piece:
         """All other axes of a parameter of this rank."""
         return tuple(axis for axis in range(rank) if axis not in self.axes)
 
+    def beside(self, shape: Sequence[int]) -> int:
+        """How many numbers a parameter of this shape has at each entry."""
+        return prod(shape[axis] for axis in self.across(len(shape)))
+
     def within(self, axes: Sequence[int]) -> Piece:
         """The piece of a tensor that has these axes of the parameter alone."""
         axis, *more = (axes.index(axis) for axis in self.axes)

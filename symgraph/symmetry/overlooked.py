@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ class Overlooked:
 
     def number(self, shapes: Mapping[str, Sequence[int]]) -> int:
         """How many directions there are, by the shapes of parameters."""
-        return self.writer.size - sum(beside(reader, shapes[reader.parameter]) for reader in self.readers)
+        return self.writer.size - sum(reader.beside(shapes[reader.parameter]) for reader in self.readers)
 
     def directions(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """An orthonormal basis of the directions that no reader sees: (n, number)."""
@@ -41,11 +40,6 @@ class Overlooked:
         # The first columns span what is seen, the others are orthogonal to it.
         basis: Tensor = torch.linalg.qr(seen.T, mode="complete")[0]
         return basis[:, len(seen) :]
-
-
-def beside(piece: Piece, shape: Sequence[int]) -> int:
-    """How many numbers a parameter of this shape has at each entry of a piece."""
-    return prod(shape[axis] for axis in piece.across(len(shape)))
 
 
 def _rows(reader: Piece, matrix: Tensor) -> Tensor:

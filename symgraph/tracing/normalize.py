@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.ir import Graph, Kind, Node, Ref, rewired
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 from symgraph.tracing.pieces import without_partial_writes
@@ -132,10 +132,14 @@ def renumbered(graph: Graph) -> Graph:
     """Calls named after their operators and numbered in order: `linear`, `linear_1`, ..."""
     taken = {node.name for node in graph.nodes if node.kind is not Kind.CALL}
     fresh, names, nodes = numbering(taken), dict[str, str](), list[Node]()
+
+    def renamed(ref: Ref) -> Ref:
+        return Ref(names.get(ref.name, ref.name))
+
     for node in graph.nodes:
         if node.kind is Kind.CALL:
             names[node.name] = fresh(short_name(node.target))
-            node = replace(reading(node, names), name=names[node.name])
+            node = rewired(node, renamed, name=names[node.name], module=node.module)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(output, output) for output in graph.outputs))
 
