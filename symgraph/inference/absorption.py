@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from math import prod
 
 from symgraph.groups.lattice import RIGID, TOP, Bound
@@ -111,25 +110,11 @@ def _choices(draft: Draft) -> list[_Choice]:
     choices, sites = [], _sites(draft)
     for root in sites:
         roots = tuple(_parts(draft, root))
-        gains = tuple(_Part(part, sites[part]) for part in roots if _is_only_multiplied(draft, part, sites))
-        if not gains or root != gains[0].root:
-            continue
-        whole, name = len(gains) == len(roots), draft.eq.graph.by_name[_source(draft, root)].target
-        # All parts of one parameter go the same way.
-        ways = {gain.absorbed.forward for gain in draft.gains if gain.absorbed.parameter == name}
-        for parts in (gains,) if whole else ((part,) for part in gains if _is_apart(draft, part, roots)):
-            found = [_Choice(parts, forward) for forward in (True, False) if ways <= {forward}]
-            possible = [choice for choice in found if _is_possible(draft, choice)][:1]
-            ways |= {choice.forward for choice in possible}
-            choices += possible
+        if root == roots[0] and all(_is_only_multiplied(draft, part, sites) for part in roots):
+            parts = tuple(_Part(part, sites[part]) for part in roots)
+            ways = (_Choice(parts, forward) for forward in (True, False))
+            choices += [way for way in ways if _is_possible(draft, way)][:1]
     return choices
-
-
-def _is_apart(draft: Draft, part: _Part, roots: tuple[int, ...]) -> bool:
-    """Whether no call that multiplies by a part of a parameter multiplies by any other part of it."""
-    nodes, others = {draft.relations[site.relation].node for site in part.sites}, {*roots} - {part.root}
-    factors = ((relation.node, draft.root(ref)) for relation in draft.relations for ref, _ in relation.terms)
-    return nodes.isdisjoint(node for node, root in factors if root in others)
 
 
 def _is_only_multiplied(draft: Draft, root: int, sites: Mapping[int, tuple[_Site, ...]]) -> bool:
@@ -240,19 +225,18 @@ class _Absorption:
         if choice.together:
             self._absorb_together(choice)
             return
-        sizes = _parts(self.before, choice.parts[0].root)
-        starts = dict(zip(sizes, accumulate((0, *sizes.values())), strict=False))
+        start, sizes = 0, _parts(self.before, choice.parts[0].root)
         for part in choice.parts:
-            size = sizes[part.root] if len(choice.parts) < len(sizes) else 0
-            self._absorb(replace(choice, parts=(part,)), starts[part.root], size)
+            self._absorb(replace(choice, parts=(part,)), start)
+            start += sizes[part.root]
 
-    def _absorb(self, choice: _Choice, start: int, size: int) -> None:
-        """The part of a gain that begins with this entry, with its size where other parts are none."""
+    def _absorb(self, choice: _Choice, start: int) -> None:
+        """The part of a gain that begins with this entry."""
         (part,) = choice.parts
         parameter = self.before.eq.graph.by_name[_source(self.before, part.root)].target
         nodes = tuple(self.before.relations[site.relation].node for site in part.sites)
         for frame, flip in sorted({member for ref in choice.joins() for member in self.draft.made_one(ref)}):
-            self.gains.append(Gain(AbsorbedGain(parameter, frame, flip, choice.forward, start, size=size), nodes))
+            self.gains.append(Gain(AbsorbedGain(parameter, frame, flip, choice.forward, start), nodes))
         self._settle(part, nodes[0])
 
     def _absorb_together(self, choice: _Choice) -> None:

@@ -400,11 +400,5 @@ def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> 
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:
-    """The step that divides one gain (all its absorption sites) by `factor`; what else the parameter holds stays."""
-    sites = tuple(gains)
-    if not all(site.size for site in sites):
-        return Rescale(symmetry, sites, factor)
-    kept = torch.ones(factor.numel(), dtype=torch.bool, device=factor.device)
-    for site in sites:
-        kept[site.start : site.start + site.size] = False
-    return Rescale(symmetry, sites, torch.where(kept, 1.0, factor.reshape(-1)))
+    """The step that divides one gain (all its absorption sites) by `factor`."""
+    return Rescale(symmetry, tuple(gains), factor)

@@ -97,14 +97,11 @@ class _Writer:
         return (f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})") if outer else (value, value)
 
     def _gain(self, rank: int) -> Law:
-        sites = self.symmetry.gain_sites[self.name]
-        forward, parts = sites[0].forward, dict.fromkeys((site.start, site.size) for site in sites if site.size)
+        forward = self.symmetry.gain_sites[self.name][0].forward
         value, _ = self._symbols(rank)
         whose = "the weights that read from it" if forward else "the weights that write into it"
         remark = f"t: any vector of numbers that are not zero; {whose} are divided by it"
-        runs = ", ".join(f"{start}:{start + size}" for start, size in parts)
-        apart = (f"t is one but at the entries {runs}, row by row, which alone are a gain",) if runs else ()
-        return Law(f"{value} -> t {value}", remarks=(remark, *apart))
+        return Law(f"{value} -> t {value}", remarks=(remark,))
 
     def _moved(self, value: str, moving: dict[int, Term], rank: int) -> str:
         """The tensor, or a slice of it, with the maps of its moving axes beside it."""

@@ -102,8 +102,7 @@ class AbsorbedGain:
 
     `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
     part begins that multiplies this frame, the parts being one after the other. With frames `inside` an entry is for a
-    position on this frame and on those, which stand beside it wherever it stands: heads and the inside of each. With a
-    `size` so many entries are a gain, and others of the parameter are something else.
+    position on this frame and on those, which stand beside it wherever it stands: heads and the inside of each.
     """
 
     parameter: str
@@ -112,7 +111,6 @@ class AbsorbedGain:
     forward: bool
     start: int = 0
     inside: tuple[int, ...] = ()
-    size: int = 0
 
     @property
     def frames(self) -> tuple[int, ...]:
