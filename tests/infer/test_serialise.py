@@ -182,7 +182,7 @@ INCONSISTENT: list[tuple[Change, str]] = [
     (lambda p: p["terms"]["0.bias"][0].update(frame=99), "terms['0.bias'][0]: there is no frame 99"),
     (
         lambda p: p["gains"].append(
-            {"parameter": "nobody", "frame": 99, "flip": False, "forward": True, "start": 0, "inside": [], "size": 0}
+            {"parameter": "nobody", "frame": 99, "flip": False, "forward": True, "start": 0, "inside": []}
         ),
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
     ),
