@@ -59,13 +59,14 @@ class Overlay:
     def deviations(self) -> float:
         """By how many standard deviations the match in canonical form is nearer than chance."""
         spread = max(stdev(self.chance), 1e-3 * mean(self.chance))
-        return (mean(self.chance) - self.distance) / spread
+        return (mean(self.chance) - self.distance) / spread if spread else 0.0
 
     @property
     def explained(self) -> float:
         """The share of the squares that unrelated models leave of B that A explains: 1 in its orbit, 0 by chance."""
         left, null = (self.at_first, self.unrelated) if self.unrelated else (self.distance, self.chance)
-        return 1 - (left / mean(null)) ** 2
+        # Any model at all comes to one that is so small: nothing is A's own.
+        return 1 - (left / mean(null)) ** 2 if mean(null) else 0.0
 
 
 def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0, far: float = 1.0) -> Overlay:

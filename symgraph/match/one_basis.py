@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from symgraph.errors import CheckpointError, UsageError, either
+from symgraph.errors import CheckpointError, TraceError, UsageError, VerifyError, either
 from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import checked_hash
@@ -45,6 +45,7 @@ from symgraph.measure.mixture import State, interpolate
 from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Transform
+from symgraph.prove.same_function import check_unchanged
 from symgraph.resize.overlap import Overlap, overlap
 from symgraph.resize.shapes import Shape, common_shape
 from symgraph.resize.token_rows import WantedTokens
@@ -55,6 +56,7 @@ from symgraph.tracing.same_code import same_code
 
 # Of how far models were apart: with more of it left they have hardly come together.
 LEFT_APART = 0.5
+ONE_ARCHITECTURE = "name models of one architecture: of one depth, with the same operators and numbers"
 
 
 @dataclass(frozen=True)
@@ -245,22 +247,35 @@ def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:
 
 
 def check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callable[[Model], SymmetryGraph]) -> None:
-    """Where no config says that models compute alike, their symmetry graphs must.
+    """Where no config says that models compute alike, their symmetry graphs and outputs at equal weights must.
 
     Raises:
         CheckpointError: naming two of them that are not.
     """
-    first, *others = (name for name in models if name in names)
-    for other in (models[name] for name in others):
+    first, *others = (models[name] for name in models if name in names)
+    for other in others:
         traceable = other.config is None and other.example is not None
-        if not traceable or _runs_the_same(graph(models[first]), models[first], other):
+        if not traceable or _runs_the_same(graph(first), first, other):
             continue
-        if graph(other).fingerprint != graph(models[first]).fingerprint:
+        if graph(other).fingerprint != graph(first).fingerprint:
             raise CheckpointError(
-                f"{other.spec} has other symmetries than {models[first].spec}",
+                f"{other.spec} has other symmetries than {first.spec}",
                 cause="their symmetry graphs differ, so that they compute differently",
-                remedy="name models of one architecture",
+                remedy=ONE_ARCHITECTURE,
             )
+        _check_one_function(first, other, graph(first))
+
+
+def _check_one_function(one: Model, other: Model, symmetry: SymmetryGraph) -> None:
+    """Raises where a second model, with the weights of the first, does not compute what that computes."""
+    try:
+        check_unchanged(other, state_of(one.module), other.spec, source=one, graph=symmetry.graph)
+    except (TraceError, VerifyError) as e:
+        raise CheckpointError(
+            f"{other.spec} computes otherwise than {one.spec}",
+            cause="its outputs are others with the same weights and inputs",
+            remedy=ONE_ARCHITECTURE,
+        ) from e
 
 
 def _runs_the_same(symmetry: SymmetryGraph, one: Model, other: Model) -> bool:

@@ -41,11 +41,11 @@ class Limits:
     """Where one verdict ends and another begins.
 
     Nearer than `rounded` times what rounding explains, or `least`, which no file says more than, is the same. What
-    leaves no more than `far` of another model, explains `related` of what unrelated models leave, and is `deviations`
-    nearer than they are, may be related to it. That what is left is noise is evidence by itself; where it is none, A
-    has to explain `derived`, for in some gauges models that are not related explain as much as a half. Noise is uneven
-    by no more than `even` beyond noise that was drawn, or by what `evidence` does not show, and stands out by no more
-    than `peak`; and `pruned` zeros are no chance.
+    leaves no more than `far` of another model, also over the directions that the fit did not take up, explains
+    `related` of what unrelated models leave, and is `deviations` nearer than they are, may be related to it. That what
+    is left is noise is evidence by itself; where it is none, A has to explain `derived`, for in some gauges models that
+    are not related explain as much as a half. Noise is uneven by no more than `even` beyond noise that was drawn, or by
+    what `evidence` does not show, and stands out by no more than `peak`; and `pruned` zeros are no chance.
     """
 
     rounded: float = 4.0
@@ -65,7 +65,7 @@ LIMITS = Limits()
 
 def related(figures: Figures, limits: Limits = LIMITS) -> bool:
     """Whether B may be related to A, as far as this gauge tells."""
-    near = figures.left <= limits.far and figures.deviations >= limits.deviations
+    near = max(figures.left, figures.share) <= limits.far and figures.deviations >= limits.deviations
     return near and figures.explained >= limits.related
 
 

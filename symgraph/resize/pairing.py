@@ -155,7 +155,7 @@ def _same_operators(a: Graph, b: Graph, names: Names) -> None:
     raise CheckpointError(
         f"{names[0]} and {names[1]} cannot be brought into one shape: they run different operators",
         cause=f"{one.where} in {names[0]}, {other.where} in {names[1]}, where they first differ",
-        remedy="only sizes can differ; compare the two configs",
+        remedy="name two models of the same depth and with the same parts; only widths can differ",
     )
 
 

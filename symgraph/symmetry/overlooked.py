@@ -34,12 +34,15 @@ class Overlooked:
         return self.writer.size - sum(reader.beside(shapes[reader.parameter]) for reader in self.readers)
 
     def directions(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """An orthonormal basis of the directions that no reader sees: (n, number)."""
+        """An orthonormal basis of the directions that no reader sees, differentiable: (n, number)."""
         rows = [_rows(reader, state[reader.parameter]).to(like) for reader in self.readers]
         seen = torch.cat(rows)
         # The first columns span what is seen, the others are orthogonal to it.
-        basis: Tensor = torch.linalg.qr(seen.T, mode="complete")[0]
-        return basis[:, len(seen) :]
+        basis: Tensor = torch.linalg.qr(seen.detach().T, mode="complete")[0]
+        unseen = basis[:, len(seen) :]
+        # A complete factor has no gradient; what turns into sight, to first order, is taken out.
+        blind: Tensor = unseen - torch.linalg.pinv(seen) @ (seen @ unseen)
+        return blind
 
 
 def _rows(reader: Piece, matrix: Tensor) -> Tensor:

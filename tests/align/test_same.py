@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
@@ -326,3 +327,35 @@ def test_another_architecture_is_refused() -> None:
     other[1] = nn.GELU()
     with pytest.raises(CheckpointError, match="symmetries"):
         symgraph.same(net, other, x)
+
+
+class Looped(nn.Module):
+    """One map, so many times."""
+
+    def __init__(self, times: int, width: int) -> None:
+        super().__init__()
+        self.times = times
+        self.into, self.again, self.out = nn.Linear(4, width), nn.Linear(width, width), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.into(x)
+        for _ in range(self.times):
+            found = self.again(found).tanh()
+        return cast(Tensor, self.out(found))
+
+
+def test_another_depth_is_refused_even_where_all_weights_are_equal() -> None:
+    x, twice, thrice = torch.randn(5, 4), Looped(2, 6), Looped(3, 6)
+    thrice.load_state_dict(twice.state_dict())
+    with pytest.raises(CheckpointError, match=r"computes otherwise[^$]*one depth"):
+        symgraph.same(twice, thrice, x)
+    with pytest.raises(CheckpointError, match=r"different operators[^$]*the same depth"):
+        symgraph.same(twice, Looped(3, 8), x)
+    with pytest.raises(CheckpointError, match=r"only B has 4\.weight[^$]*one depth"):
+        symgraph.same(perceptron(8)[:3], perceptron(8), torch.randn(5, 6))
+
+
+def test_what_leaves_more_than_there_is_of_it_is_no_noise() -> None:
+    """A fit may take up most directions of a small model; what counts is what is left over the others."""
+    seen = Figures(0.98, 1e-8, 0.5, 0.2, 4.2, 0.0, 0.0, 0.0, 0.0)
+    assert verdict(seen) == "independent" and verdict(replace(seen, share=0.3)) == "noise"

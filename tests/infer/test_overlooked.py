@@ -101,3 +101,16 @@ def test_whatever_else_reads_it_sees_it(name: str) -> None:
 def test_every_offset_of_a_convolution_reads(window: int, number: int) -> None:
     found = overlooked(Pictures(window), torch.randn(2, 2, 7, 7))
     assert found.get("branch.weight", 0) == number
+
+
+def test_directions_that_no_reader_sees_turn_with_the_readers() -> None:
+    symmetry = infer(trace(Blocks(FOUND["a sum"][0]), (Q,)))
+    (part,) = (part for part in symmetry.overlooked if part.writer.parameter == "down.weight")
+    state = {name: torch.randn(shape, dtype=torch.float64) for name, shape in symmetry.shapes.items()}
+    turn = torch.randn_like(state["head.weight"])
+    along = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    reader = state["head.weight"] + along * turn
+    unseen = part.directions({**state, "head.weight": reader}, state["down.weight"])
+    torch.testing.assert_close(unseen.T @ unseen, torch.eye(5, dtype=torch.float64))
+    (slope,) = torch.autograd.grad((reader @ unseen).sum(), along)
+    assert abs(float(slope)) < 1e-9 < abs(float((turn @ unseen).sum()))
