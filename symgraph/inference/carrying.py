@@ -214,7 +214,7 @@ class Carrier:
     def _gained(self, a: Applied, gain: LearnedGain, spot: Spot) -> Iterator[Use]:
         """What a gain makes of a constant along its axis, part by part."""
         others = [i for i in range(spot.numbers.at.dim()) if i != gain.dim]
-        alike = None if spot.even else self._alike(spot, others)
+        alike = self._alike(spot, others)
         if alike is None:
             yield Seen()
             return
@@ -225,12 +225,13 @@ class Carrier:
             if not line.of(place).stands_anywhere():
                 continue
             # A part of one entry is no number that multiplies all of them.
-            if reader.size == 1 or not _is_in_order(line.of(place), spot, reader.term):
+            if reader.size == 1 or not _is_held(line.of(place), spot, reader.term):
                 yield Seen()
                 return
             name = index, (*path, self._hop(reader, rows))
             numbers = numbered_along(self.flow, rows.shifted(-gain.start).run, gain.dim, a.node.shape)
-            yield Passed(a.node.name, replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span))
+            made = replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span, even=False)
+            yield Passed(a.node.name, made)
 
     def _hop(self, reader: Piece, rows: Piece) -> Hop:
         """What multiplies, by the parameter that it is stored in."""
@@ -303,10 +304,10 @@ class Carrier:
         name = part.parameter.target
         like = Piece(name, axes[0], 0, part.parameter.shape[axes[0]], spot.term, more=axes[1:])
         line = numbers.line(met.dim).put(part.places[met.axis], like.length(part.parameter.shape))
-        if isinstance(spot.term, Concat):
+        if isinstance(spot.term, Concat) and not spot.even:
             return _run(like, line.at)
         found = [piece for piece in along(self.flow, name, axes) if line.of(piece.run).stands_anywhere()]
-        return tuple(found) if all(_is_in_order(line.of(piece.run), spot, piece.term) for piece in found) else None
+        return tuple(found) if all(_is_held(line.of(piece.run), spot, piece.term) for piece in found) else None
 
     def _alike(self, spot: Spot, dims: Iterable[int]) -> Spot | None:
         """The spot if its entries are the same all along these dimensions; rows are it too, or have to be equal."""
@@ -325,6 +326,11 @@ class Carrier:
         if span is not None:
             self.equal.append((spot.name[0], span))
         return replace(spot, numbers=spot.numbers.without_rows(), window=span)
+
+
+def _is_held(line: Numbers, spot: Spot, term: Term) -> bool:
+    """Whether a constant stands all along a line that is made of a term: entry by entry, or as the one number it is."""
+    return line.stands_everywhere() if spot.even else _is_in_order(line, spot, term)
 
 
 def _is_in_order(line: Numbers, spot: Spot, term: Term) -> bool:

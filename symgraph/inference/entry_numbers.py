@@ -69,6 +69,11 @@ class Numbers(Answers):
         return stands_anywhere(self.at)
 
     @kept
+    def stands_everywhere(self) -> bool:
+        """Whether at all positions some entry does."""
+        return bool((compact([self.at])[0] != 0).all())
+
+    @kept
     def even(self) -> Numbers:
         """The first entry wherever any stands."""
         return Numbers(compact([self.at])[0].clamp_max(1.0).expand(self.at.shape), self.rows)

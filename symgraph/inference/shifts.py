@@ -27,6 +27,7 @@ from symgraph.inference.row_tables import find_blind
 from symgraph.inference.shearable import Shearing
 from symgraph.inference.statistics import find_statistics
 from symgraph.inference.thin_streams import find_thin
+from symgraph.inference.traded import find_traded
 from symgraph.ir import Graph
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Centred, Constant, Lean, Plane
@@ -66,7 +67,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
         shears=tuple(shearing.found(covered, thin)),
         spectral=tuple(centring.spectral(shearing)),
         statistics=tuple(find_statistics(flow, traced)),
-        radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole)),
+        radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole), *find_traded(flow)),
         updates=tuple(find_updates(flow, traced)),
     )
 

@@ -16,6 +16,7 @@ What remains to be matched is compact: permutations, signs, rotations.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -178,7 +179,8 @@ def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Hom
     radials = [radial for radial in symmetry.radial if not radial.by_number]
     beside, accelerator = rescaled(symmetry, state), Anderson()
     held = {radial: {own for name in radial.tensors for own in symmetry.reading.stored(name)} for radial in radials}
-    tied = [radial for radial in radials if not beside.isdisjoint(held[radial])]
+    several = Counter(name for own in held.values() for name in own)
+    tied = [own for own in radials if any(name in beside or several[name] > 1 for name in held[own])]
     yield from _balanced(symmetry, state, homes, None)
     yield from (Stretch(symmetry, radial, _length(symmetry, radial, state, homes)) for radial in radials)
     for _ in range(ROUNDS if tied else 0):

@@ -154,7 +154,8 @@ def arriving(state: State, family: Constant, share: Share, constant: Tensor) -> 
     """What a constant of the source comes to at the place of a share; shapes: (n,), the size of that place."""
     amount, term = share.factor * constant, family.source.piece.term
     if family.even:
-        first = share.path[0].reader if share.path else share.port.piece
+        # A learned number multiplies as many entries as there are.
+        first = next((hop.reader for hop in share.path if not hop.is_number), share.port.piece)
         amount, term = amount[:1].expand(first.size), first.term
     for hop in share.path:
         amount, term = _after(state[hop.reader.parameter], hop, amount, term)

@@ -27,6 +27,7 @@ from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.dimension import (
     Family,
     constant_name,
+    factor_family,
     family_of,
     lean_name,
     piece_name,
@@ -190,9 +191,9 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 
 def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for radial in symmetry.radial:
-        family = Family.NUMBER if radial.by_number else Family.RADIAL
         name, label = radial.name, f"length of {radial.tensors[0]}"
-        yield Freedom(family, name, label, radial.shape, _factor(partial(Stretch, symmetry, radial)), LOGARITHM)
+        make = _factor(partial(Stretch, symmetry, radial))
+        yield Freedom(factor_family(radial), name, label, radial.shape, make, LOGARITHM)
 
 
 def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:

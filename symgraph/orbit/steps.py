@@ -384,12 +384,16 @@ class Transform:
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
     """The factors that make mean squares of the tensors together one, or their number; one where these are zero.
 
+    Of tensors that make up for each other it is the one of least norm.
+
     Args:
         state: with every offset added.
     """
     if radial.by_number:
         number = state[radial.tensors[0]].detach().double().reshape(radial.shape)
         return torch.where(number == 0, 1.0, number) ** -radial.powers[0]
+    if radial.is_traded:
+        return radial.balanced(state)
     squares, count = radial.squares(state)
     return torch.where(squares > 0, (count / squares.clamp_min(torch.finfo(torch.float64).tiny)).sqrt(), 1.0)
 

@@ -57,6 +57,7 @@ class Family(StrEnum):
     STATISTICS = "stored statistics"
     RADIAL = "length"
     NUMBER = "learned number"
+    TRADED = "traded factor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,10 +291,15 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for radial in symmetry.radial:
-        yield Family.NUMBER if radial.by_number else Family.RADIAL, radial.name, radial.parts, radial
+        yield factor_family(radial), radial.name, radial.parts, radial
     for statistics in symmetry.statistics:
         length = _length(symmetry, symmetry.read_terms[statistics.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics
+
+
+def factor_family(radial: Radial) -> Family:
+    """The family of a factor: what makes up for it."""
+    return Family.NUMBER if radial.by_number else Family.TRADED if radial.is_traded else Family.RADIAL
 
 
 def _of_update(symmetry: Structure, update: Update, sizes: Measure, others: list[Count]) -> Any:

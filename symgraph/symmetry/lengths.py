@@ -1,4 +1,4 @@
-"""Tensors of which only the direction counts: what they write is divided by its length, or a number makes up for it."""
+"""Tensors of which only the direction counts: what they write is divided by its length, or others make up for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from symgraph.symmetry.axis_parts import Piece
 class Radial:
     """Tensors whose common positive factor nothing sees.
 
-    With `powers` each has the factor to a power of its own, and the first of them is a number. With `parts` each has so
+    With `powers` each has the factor to a power of its own. Where the first has it to a negative one this is a number
+    that makes up for the others; else those with negative ones read what the others write. With `parts` each has so
     many factors, for runs of one length along an axis of its own (`axes`): the maps of heads that are normalised each.
     With `pieces` the factors multiply these parts alone: the queries of a projection that makes keys and values too.
     """
@@ -40,7 +41,12 @@ class Radial:
     @property
     def by_number(self) -> bool:
         """Whether a learned number makes up for the factor."""
-        return bool(self.powers)
+        return self.powers[:1] < (0,) and bool(self.powers)
+
+    @property
+    def is_traded(self) -> bool:
+        """Whether tensors that read what the others write make up for the factor."""
+        return bool(self.powers) and not self.by_number
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +61,14 @@ class Radial:
             for number, (name, power) in enumerate(zip(self.tensors, powers, strict=True))
             if name in state
         }
+
+    def balanced(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The factor that leaves the least sum of squares; one where all that is written or read by is zero."""
+        both = {sign: torch.zeros((), dtype=torch.float64) for sign in (1, -1)}
+        for name, power in zip(self.tensors, self.powers, strict=True):
+            both[power] = both[power] + state[name].double().square().sum()
+        written, read = both[1], both[-1]
+        return torch.where((written > 0) & (read > 0), read / written, 1.0) ** 0.25
 
     def squares(self, state: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """The sum of the squares for each factor, and how many entries that are."""

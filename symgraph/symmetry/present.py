@@ -231,6 +231,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 learned number can be made up for by the maps that write or read what it multiplies",
         "{n} learned numbers can be made up for by the maps that write or read what they multiply",
     ),
+    (Family.TRADED, True): (
+        "1 factor can go from what writes a value into what reads it",
+        "{n} factors can go from what writes a value into what reads it",
+    ),
     (Family.STATISTICS, True): (
         "1 pair of stored statistics can be made up for by gain and bias",
         "{n} pairs of stored statistics can be made up for by gain and bias",
