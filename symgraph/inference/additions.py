@@ -105,8 +105,8 @@ class _Finder:
         return kept
 
     def _of_call(self, node: Node) -> _Site | None:
-        a = self.flow.applied.get(node.name)
-        read = None if a is None or a.node.target != node.target else self._matrix(a)
+        a = self._applied(node)
+        read = None if a is None or a.node.target != node.target or node.name not in self.fed else self._matrix(a)
         if read is None:
             return None
         start, weight, bias, axis = read
@@ -114,10 +114,21 @@ class _Finder:
         ends = tuple(adding)
         return _Site(Beside(weight, bias, start, ends, tuple(signs), axis), adding) if ends else None
 
+    def _applied(self, node: Node) -> Applied | None:
+        """What inference makes of a traced call; one whose result has another number there is told by its parameter."""
+        if node.name in self.flow.applied:
+            return self.flow.applied[node.name]
+        for read in (self.graph.by_name[name] for name in node.refs()):
+            if read.kind is Kind.PARAMETER and self.graph.users[read.name] == (node,):
+                known = self.flow.graph.state.get(read.target)
+                users = self.flow.graph.users[known.name] if known is not None else ()
+                return self.flow.applied.get(users[0].name) if len(users) == 1 else None
+        return None
+
     def _matrix(self, a: Applied) -> tuple[str, str, str, int] | None:
         """What a call multiplies by a matrix that is a parameter, that matrix, its bias, and the contracted axis."""
         laws = [(value, law) for value, law in a.rule.shift.items() if law in a.binding.operands]
-        if len(laws) != 1 or len(a.binding.results) != 1 or a.node.name not in self.fed:
+        if len(laws) != 1 or len(a.binding.results) != 1:
             return None
         (value, law), operands = laws[0], a.binding.operands
         weight, tokens = self.graph.by_name.get(operands[law][0].name), operands[law][1]

@@ -26,8 +26,9 @@ class Carriers:
 
 
 def used(flow: Flow, tensors: Iterable[str]) -> set[str]:
-    """All calls that use one of the tensors."""
-    return {user.name for tensor in tensors for user in flow.graph.users[flow.graph.state[tensor].name]}
+    """All calls that use one of the tensors, and those of these that are outputs."""
+    names = [flow.graph.state[tensor].name for tensor in tensors]
+    return {user.name for name in names for user in flow.graph.users[name]} | {*names}.intersection(flow.graph.outputs)
 
 
 def are_alone(flow: Flow, found: list[Carriers]) -> bool:
@@ -37,6 +38,14 @@ def are_alone(flow: Flow, found: list[Carriers]) -> bool:
     return len(set(tensors)) == len(tensors) and used(flow, tensors) == calls
 
 
+def together(parts: Iterable[Carriers | None]) -> Carriers | None:
+    """What takes a factor of a sum, if something takes one of each summand."""
+    found = list(parts)
+    known = [part for part in found if part is not None]
+    tensors = tuple(name for part in known for name in part.tensors)
+    return Carriers(tensors, frozenset().union(*(part.calls for part in known))) if known == found else None
+
+
 def relayed(flow: Flow, node: Node) -> list[str] | None:
     """The operands of which a common factor becomes one of the result; None for all other calls."""
     if node.name not in flow.applied:
@@ -44,13 +53,18 @@ def relayed(flow: Flow, node: Node) -> list[str] | None:
     refs = list(node.refs())
     if keeps(flow, node):
         return refs
-    if short_name(node.target) in _SUMS and len(refs) == len(node.args):
+    if is_sum(node):
         return refs
     if len(refs) == 1 and flow.is_linear(flow.applied[node.name]):
         return refs
     factor = multiplied(flow, node)
     read = read_linearly(flow.applied[node.name]) if factor is None else [factor]
     return read if len(read) == 1 else None
+
+
+def is_sum(node: Node) -> bool:
+    """Whether a call adds values, or takes one from another."""
+    return short_name(node.target) in _SUMS and len(list(node.refs())) == len(node.args)
 
 
 def read_linearly(writer: Applied) -> list[str]:
@@ -112,7 +126,7 @@ def use_of(flow: Flow, a: Applied, value: str) -> tuple[str, str] | None:
     if flow.operand(a, value) is None:
         return None
     node, call = flow.graph.by_name[value], a.node.name
-    while keeps(flow, node) and len(flow.graph.users[node.name]) == 1:
+    while keeps(flow, node) and len(flow.graph.users[node.name]) == 1 and node.name not in flow.graph.outputs:
         node, call = flow.graph.by_name[next(iter(node.refs()))], node.name
     return (node.target, call) if node.kind is Kind.PARAMETER else None
 

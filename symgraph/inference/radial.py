@@ -13,12 +13,14 @@ from symgraph.inference.carriers import (
     are_alone,
     has_own_length,
     is_number,
+    is_sum,
     keeps,
     linear_in,
     multiplied,
     read_linearly,
     reading,
     relayed,
+    together,
     use_of,
     used,
     uses_of,
@@ -133,13 +135,15 @@ def _around(flow: Flow, name: str, outer: set[int]) -> tuple[int, tuple[Leaf, ..
 
 
 def _written(flow: Flow, value: str) -> Carriers | None:
-    """The linear map behind an operand that nothing else reads, directly or by further ones without weights."""
+    """The linear maps behind an operand that nothing else reads, directly or by further ones without weights."""
     if len(flow.graph.users[value]) != 1 or value in flow.graph.outputs or value not in flow.applied:
         return None
     writer = flow.applied[value]
     if found := next(linear_in(flow, writer), None):
         return found
     refs = list(writer.node.refs())
+    if is_sum(writer.node):
+        return together(_written(flow, ref) for ref in refs)
     if keeps(flow, writer.node) or (len(refs) == 1 and flow.is_linear(writer)):
         return _written(flow, refs[0])
     before = multiplied(flow, writer.node)

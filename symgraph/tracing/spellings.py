@@ -315,6 +315,17 @@ def _reduced(node: Node, known: Known) -> Node:
     return replace(node, kwargs=tuple((name, value) for name, value in node.kwargs if name != "dtype"))
 
 
+def _quotient(node: Node, known: Known) -> Node:
+    """A product with one over a value, as the quotient by this."""
+    if node.target != "aten.mul.Tensor" or not all(isinstance(arg, Ref) for arg in node.args):
+        return node
+    for factor, other in (node.args, node.args[::-1]):
+        over = known[other.name]
+        if over.target == "aten.reciprocal.default" and keeps_kind(known[over.args[0].name], node):
+            return replace(node, target="aten.div.Tensor", args=(factor, over.args[0]))
+    return node
+
+
 def _swapped(node: Node, known: Known) -> Node:
     """A permutation that exchanges two axes, as the transposition that it is."""
     if node.target != "aten.permute.default":
@@ -373,6 +384,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _unchanged,
     _reduced,
     _mean,
+    _quotient,
     _swapped,
     _one_group,
 )

@@ -58,6 +58,12 @@ def recurrent(net: Any, x: Tensor) -> Tensor:
     return found
 
 
+def one_after_the_other(net: Any, x: Tensor) -> Tensor:
+    """Two gains behind a norm, so that what reads them reads from its plane."""
+    found: Tensor = net.o(net.a * (net.b * F.layer_norm(net.i(x), (D,))))
+    return found
+
+
 def batched(net: Any, x: Tensor) -> Tensor:
     found: Tensor = net.o(F.gelu(torch.bmm(net.i(x), net.w.expand(len(x), D, H)) + net.b))
     return found
@@ -70,6 +76,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "gains along the stream": (lambda: Net(blocks, **beside(torch.rand(D), torch.rand(1, D))), X),
     "numbers of branches that meet": (lambda: Net(branches, **beside(torch.tensor(0.3), torch.tensor(0.4))), X),
     "gains of branches that meet": (lambda: Net(branches, **beside(torch.rand(D), torch.rand(D))), X),
+    "two gains of one norm": (
+        lambda: Net(one_after_the_other, i=nn.Linear(6, D), o=nn.Linear(D, 6), a=torch.rand(D), b=torch.rand(D)),
+        X,
+    ),
     "a number behind a convolution": (convolutions, WAVES),
     "a recurrent network between maps": (
         lambda: Net(recurrent, i=nn.Linear(6, D), r=nn.GRU(D, H, batch_first=True), o=nn.Linear(H, 6)),

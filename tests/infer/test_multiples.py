@@ -44,6 +44,8 @@ COMPLETE: dict[str, Function] = {
     "numbers one after the other": normed(lambda s, x: -(2 * s.g)),
     "and a number that is added": normed(lambda s, x: 0.1 * s.g + 1),
     "a product with another sign": lambda s, x: s.o(-(F.layer_norm(s.i(x), (D,)) * s.g) + s.b),
+    "of a norm with another sign": lambda s, x: s.o(-F.layer_norm(s.i(x), (D,)) * s.g + s.b),
+    "of half of a norm": lambda s, x: s.o(F.gelu(s.v(F.layer_norm(s.i(x), (D,)) / 2 * s.g + s.b))),
     "a multiple of a norm without means": lambda s, x: s.o(F.rms_norm(s.i(x), (D,), 2 * s.g)),
     "behind a map": between(lambda s, h: h * (0.5 * s.g)),
     "a multiple of a product": between(lambda s, h: 0.5 * (h * s.g)),

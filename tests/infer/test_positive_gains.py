@@ -48,6 +48,7 @@ COMPLETE: dict[str, tuple[Function, tuple[int, ...]]] = {
     "behind a map": (lambda s, x: s.o(F.gelu(s.i(x) * s.s.exp())), (D,)),
     "between maps": (lambda s, x: s.o(s.i(x) * s.s.exp()), (D,)),
     "what divides": (lambda s, x: s.o(F.gelu(s.i(x) / s.s.exp())), (D,)),
+    "one over it": (lambda s, x: s.o(F.gelu(s.i(x) * (1 / s.s.exp()))), (D,)),
     "before signs": (lambda s, x: s.o(torch.tanh(s.i(x) * s.s.exp())), (D,)),
     "a flow": (lambda s, x: s.o(F.relu((s.i(x) + s.b) * s.s.exp())), (D,)),
     "a number": (lambda s, x: s.o(F.rms_norm(s.i(x), (D,)) * s.s.exp()), (1,)),

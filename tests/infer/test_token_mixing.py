@@ -142,6 +142,10 @@ def seen(read: Callable[[Any, Tensor], Tensor]) -> nn.Module:
     return spread(Net(forward, **ends(**norms("n1"), **mixing())))
 
 
+def put_out(s: Any, x: Tensor) -> Any:
+    return one_block(s, x), s.n1.weight
+
+
 READ: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "as it is": lambda s, n: n,
     "behind a function": lambda s, n: n.tanh(),
@@ -156,6 +160,11 @@ def test_what_others_see_has_no_factor(name: str) -> None:
     found = infer(trace(model, (X,)))
     assert not any(radial.is_traded for radial in found.radial)
     assert error(model, (X,), found) < 1e-9
+
+
+def test_what_is_put_out_has_no_factor() -> None:
+    model = spread(Net(put_out, **ends(**norms("n1"), **mixing())))
+    assert not any(radial.is_traded for radial in infer(trace(model, (X,))).radial)
 
 
 def test_units_with_scales_have_no_other_factor() -> None:

@@ -117,6 +117,18 @@ CASES: dict[str, tuple[Callable[[], Net], Tensor, set[str], int]] = {
         {"d", "g", "a.weight", "b.weight"},
         24,
     ),
+    "with a number behind the sum": (
+        lambda: between(lambda s, x: s.w(x) + s.b(s.a(x)) + 0.3, **maps()),
+        X,
+        {"a.weight", "b.weight"},
+        18,
+    ),
+    "times a learned number": (
+        lambda: between(lambda s, x: (s.w(x) + s.b(s.a(x))) * s.t, t=torch.tensor(0.7), **maps()),
+        X,
+        {"a.weight", "b.weight"},
+        18,
+    ),
     "a whole map": (lambda: between(lambda s, x: s.w(x) + s.v(x), v=nn.Linear(N, M)), X, {"v.weight", "v.bias"}, 24),
     "in the matrix": (
         lambda: between(lambda s, x: F.linear(x, s.w.weight + 0.5 * s.B @ s.A, s.w.bias), **factors(RANK, "B", "A")),

@@ -48,8 +48,8 @@ CASES: dict[str, tuple[Norm, dict[str, Any], int]] = {
     "without gain": (lambda: Channels(gain=False), {"kernel_size": 2, "stride": 2}, 4 + 4 * 5),
     "without gain and bias": (lambda: Channels(False, False), {"kernel_size": 2, "stride": 2}, 4 * 5),
     "padded": (Channels, {"kernel_size": 2, "stride": 2, "padding": 1}, 4 + 4),
-    # Here gains and biases are for each channel and position, and more is not seen than is found.
-    "all as one": (lambda: nn.LayerNorm((4, 8, 8)), {"kernel_size": 2, "stride": 2}, 0),
+    # Here gains and biases are for each channel and position: one constant of the bias is found, and more is not seen.
+    "all as one": (lambda: nn.LayerNorm((4, 8, 8)), {"kernel_size": 2, "stride": 2}, 1),
 }
 
 
