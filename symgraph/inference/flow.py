@@ -14,6 +14,7 @@ from symgraph.inference.draft import Draft
 from symgraph.ir import Answers, Kind, Node, kept
 from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.terms import Concat, Leaf, Term, leaves, multiplied
+from symgraph.tracing.operators import short_name
 
 Key = tuple[int, bool]
 # What an axis is made of: parts side by side, each a product of leaves; mostly a single leaf.
@@ -133,6 +134,10 @@ class Flow(Answers):
         if list(a.node.refs()).count(value) != 1:
             return None
         return next((k for k, (r, _) in a.binding.operands.items() if r.name == value), None)
+
+    def is_one(self, a: Applied) -> bool:
+        """Whether a call does nothing but multiply a value by a gain that is absorbed, which is one."""
+        return a.node.name in self.gain_of and short_name(a.node.target) == "mul"
 
     def is_linear(self, a: Applied) -> bool:
         """Whether any map may act along an axis that a call takes from its one operand to its result (a fixed number).

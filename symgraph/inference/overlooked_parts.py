@@ -154,12 +154,12 @@ def _whole_axis(flow: Flow, use: Passed, size: int) -> _Place | None:
 
 def _end(flow: Flow, a: Applied, operand: str, dim: int, size: int) -> Piece | _Place | None:
     """Where a stream goes on in what a call makes of an operand, or the matrix that reads it there."""
-    token = a.binding.operands[operand][1][dim]
-    to = _passed_on(a, token)
+    token, names = a.binding.operands[operand][1][dim], [other.name for other in a.binding.results[0]]
+    to = names.index(token.name) if flow.is_one(a) and token.name in names else _passed_on(a, token)
     if to is not None:
         return (a.node.name, to) if a.node.shape[to] == size else None
-    gone = token.name not in [other.name for other in a.binding.results[0]]
-    return _matrix(flow, a, operand, token, size) if gone and _is_free(a, token) else None
+    gone = token.name not in names and _is_free(a, token)
+    return _matrix(flow, a, operand, token, size) if gone else None
 
 
 def _matrix(flow: Flow, a: Applied, operand: str, token: AxisToken, size: int) -> Piece | None:

@@ -153,8 +153,7 @@ def _keeps_plane(flow: Flow, applied: Applied, value: str, term: Term) -> bool:
 
     What adds a number leaves the plane. Weights that sum to one, as those of attention do, pass on a constant.
     """
-    # A gain that is absorbed is one.
-    if applied.rule.structure in ("cat", "index") or applied.node.name in flow.gain_of:
+    if applied.rule.structure in ("cat", "index") or flow.is_one(applied):
         return True
     # What passes on a constant by several calls, as a relay does, may add something on the way.
     if (value, applied.node.name) in flow.d.eq.prepared.relays:

@@ -38,19 +38,27 @@ def put_together(graph: Graph) -> Ways:
 
 
 def picked_apart(graph: Graph) -> Ways:
-    """Parameters of which all that reads them picks parts, which are all of them."""
-    found = ((node.name, _apart(node, graph)) for node in graph.parameters.values())
+    """Parameters and stored buffers of which all that reads them picks parts, which are all of them."""
+    found = ((node.name, _apart(node, graph)) for node in _stored(graph))
     return {name: form for name, form in found if form is not None}
 
 
 def flattened(graph: Graph) -> Ways:
-    """Parameters of which all that reads them makes the same neighbouring axes one."""
-    found = ((node.name, _flat(node, graph)) for node in graph.parameters.values())
+    """Parameters and stored buffers of which all that reads them makes the same neighbouring axes one."""
+    found = ((node.name, _flat(node, graph)) for node in _stored(graph))
     return {name: form for name, form in found if form is not None}
 
 
 # Each finds something in what the ones before it leave; the parts of a stack may be flattened in turn.
 FORMS: tuple[Callable[[Graph], Ways], ...] = (put_together, flattened, picked_apart, flattened)
+
+
+def _stored(graph: Graph) -> Iterator[Node]:
+    """Parameters, and buffers of numbers that checkpoints store."""
+    for node in graph.state.values():
+        buffer = node.target not in graph.transient and "float" in getattr(node.result, "dtype", "")
+        if node.kind is Kind.PARAMETER or buffer:
+            yield node
 
 
 def _together(node: Node, graph: Graph) -> Form | None:

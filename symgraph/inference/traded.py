@@ -111,8 +111,9 @@ def _before(flow: Flow, common: _Common, value: str) -> list[str] | None:
 
 def _passed(flow: Flow, node: Node) -> list[str] | None:
     """The operands of which a factor becomes one of the result; None for all other calls. Absorbed gains are one."""
-    if node.name in flow.gain_of and short_name(node.target) == "mul":
-        return [ref for ref in node.refs() if use_of(flow, flow.applied[node.name], ref) is None]
+    a = flow.applied.get(node.name)
+    if a is not None and flow.is_one(a):
+        return [ref for ref in node.refs() if use_of(flow, a, ref) is None]
     return relayed(flow, node)
 
 

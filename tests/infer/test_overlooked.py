@@ -64,13 +64,14 @@ FOUND: dict[str, tuple[Callable[[Blocks, Tensor, Tensor], Tensor], int]] = {
     "behind a mean over positions": (lambda net, stream, branch: net.head((stream + branch).mean(1)), 5 * 12),
     "by two readers": (lambda net, stream, branch: torch.cat([net.head(branch), net.other(stream + branch)], -1), 12),
     "by a transposed matrix": (lambda net, stream, branch: (stream - 2 * branch) @ net.head.weight.T, 5 * 12),
+    "behind a gain": (lambda net, stream, branch: net.head(net.gain * branch + stream), 5 * 12),
     "turned": (lambda net, stream, branch: net.head((stream + branch).transpose(0, 1)).sum(0), 5 * 12),
 }
 SEEN: dict[str, Callable[[Blocks, Tensor, Tensor], Tensor]] = {
     "an output": lambda net, stream, branch: torch.cat([net.head(stream + branch), branch], -1),
     "a function of entries": lambda net, stream, branch: net.head(torch.tanh(stream + branch)),
     "a norm": lambda net, stream, branch: net.head(net.norm(stream + branch)),
-    "a gain": lambda net, stream, branch: net.head(net.gain * branch + stream),
+    "a gain that stays": lambda net, stream, branch: net.head(net.gain * branch + stream) * net.gain.sum(),
     "its length": lambda net, stream, branch: net.head(branch) / branch.norm(dim=-1, keepdim=True),
     "its product": lambda net, stream, branch: net.head(branch) * (branch * stream).sum(-1, keepdim=True),
     "all of it": lambda net, stream, branch: F.linear(net.head(branch).tanh(), net.up.weight[:, :3]) + net.up(branch),

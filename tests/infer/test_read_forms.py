@@ -54,6 +54,10 @@ def gains() -> dict[str, Any]:
     return pieces | {"u": nn.Linear(D, 7), "d": nn.Linear(7, D)}
 
 
+def buffers() -> dict[str, Any]:
+    return {"w": (torch.randn(2, D, D), True)}
+
+
 CASES: dict[str, tuple[Forward, Parts]] = {
     "layers": (relu(lambda s: s.w[0], lambda s: s.w[1]), stack()),
     "counted from the end": (relu(lambda s: s.w[-1], lambda s: s.w[-2]), stack()),
@@ -65,6 +69,7 @@ CASES: dict[str, tuple[Forward, Parts]] = {
     "columns": (rows(lambda s: s.t[:, 0], lambda s: s.t[:, 1], lambda s: s.t[:, 2]), table(D, 3)),
     "a number beside a row": (rows(lambda s: s.t[0] + 1, lambda s: s.t[1], lambda s: s.t[2]), table(3, D)),
     "a logarithm beside rows": (rows(lambda s: s.t[0].exp(), lambda s: s.t[1], lambda s: s.t[2]), table(3, D)),
+    "a stored buffer": (relu(lambda s: s.w[0], lambda s: s.w[1]), buffers),
     "gains in pieces": (rows(lambda s: torch.cat([s.a, s.b]), lambda s: s.c, lambda s: s.e), gains),
 }
 
@@ -96,10 +101,6 @@ def test_the_graph_of_what_is_read_computes_the_same(name: str) -> None:
     assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
 
 
-def buffers() -> dict[str, Any]:
-    return {"w": (torch.randn(2, D, D), True)}
-
-
 SHARED: dict[str, tuple[Forward, Parts]] = {
     "slices that overlap": (relu(lambda s: s.w[0:2].sum(0), lambda s: s.w[1:3].sum(0)), stack(3)),
     "rows that overlap": (relu(lambda s: s.w[:D].T, lambda s: s.w[3:].T), lambda: {"w": torch.randn(9, D)}),
@@ -111,7 +112,6 @@ SHARED: dict[str, tuple[Forward, Parts]] = {
     "a part that nothing reads": (relu(lambda s: s.w[0], lambda s: s.w[2]), stack(3)),
     "in steps": (relu(lambda s: s.w[::2].T, lambda s: s.w[1::2].T), lambda: {"w": torch.randn(12, D)}),
     "in two ways": (relu(lambda s: s.w[0], lambda s: s.w[:, 1]), stack(D)),
-    "of a buffer": (relu(lambda s: s.w[0], lambda s: s.w[1]), buffers),
     "a gain that is its bias": (rows(lambda s: s.t[0], lambda s: s.t[0], lambda s: s.t[1]), table(2, D)),
     "chosen by the input": (relu(lambda s: s.w[0], lambda s: s.w[(s.i.bias[0] > 0).long()]), stack()),
 }

@@ -71,7 +71,9 @@ def test_each_head_has_a_factor(f: Forward) -> None:
 def test_the_canonical_form_makes_them_one() -> None:
     model, inputs = net(plain)
     found, state = infer(trace(model, inputs)), {n: t.double() for n, t in state_of(model).items()}
-    assert torch.allclose(canonicalise(found, state).state["t"], torch.ones(HEADS, dtype=torch.float64), atol=1e-9)
+    # A number that multiplies the scores is as if it had been learned with them.
+    as_read = found.raised(canonicalise(found, state).state)["t"]
+    assert torch.allclose(as_read, torch.ones(HEADS, dtype=torch.float64), atol=1e-9)
     moved = copy.deepcopy(model)
     moved.load_state_dict(random_transform(found, state, torch.Generator().manual_seed(1)).apply(state))
     aligned = symgraph.align(model, moved, *inputs)
