@@ -26,8 +26,7 @@ FEW = 16
 
 def find_frames(equations: Equations) -> Draft:
     """Frames in the order of the program, with the terms that every value is made of."""
-    eq = replace(equations, store=equations.store.copy())
-    relations, links = _cut_alike(eq)
+    eq, relations, links = _cut_alike(equations)
     values = {name: tuple(tuple(map(eq.store.find, axes)) for axes in own) for name, own in eq.values.items()}
     # Most values are on axes that others are on as well.
     blocks_of = cache(partial(_blocks, eq.store))
@@ -58,18 +57,11 @@ def _blocks(store: Store, results: tuple[Axes, ...]) -> tuple[Block, ...]:
     return tuple(block for axes in results for block in ref_blocks(store, axes))
 
 
-def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
+def _cut_alike(given: Equations) -> tuple[Equations, tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
+    eq, products = _with_cuts(given)
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
-    given = store.copy()
-    _cut_positions(store, {ref for product in eq.relations for ref in product.refs})
-    before, after, in_runs = (-1, -1), (0, 0), InRuns(store)
-    while before != after:
-        products = [tuple(map(in_runs.axis, relation.refs)) for relation in eq.relations]
-        before, after = after, (sum(_align(store, refs) for refs in (*products, *eq.links)), store.moves)
-        store.settle()
-        _take_apart(given, store)
-    open_ = _undecided(given, store, [*products, *eq.links])
+    open_ = _undecided(given.store, store, [*products, *eq.links])
     store.forget_cuts(open_)
     for relation, refs in zip(eq.relations, products, strict=True):
         store.because(relation.node, relation.rule)
@@ -79,7 +71,46 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
             relations.append(replace(relation, result=result, terms=terms))
     for pair in eq.links:
         links += ((first, second) for first, second in _side_by_side(store, pair, open_))
-    return tuple(relations), tuple(links)
+    return eq, tuple(relations), tuple(links)
+
+
+def _with_cuts(given: Equations) -> tuple[Equations, list[tuple[Ref, ...]]]:
+    """The equations with axes that are multiplied cut alike, and the axes of each product, in runs.
+
+    What was found to be single positions only after others were cut as it had been is cut first, and all begins anew:
+    so the order of products says nothing.
+    """
+    found = set[int]()
+    while True:
+        eq = replace(given, store=given.store.copy())
+        for node in sorted(found):
+            eq.store.part(2 * node)
+        _cut_positions(eq.store, {ref for product in eq.relations for ref in product.refs})
+        known = found | _positions(eq, given.store)
+        products = _cut(eq, given.store)
+        found = known | _positions(eq, given.store)
+        if found == known:
+            return eq, products
+
+
+def _cut(eq: Equations, given: Store) -> list[tuple[Ref, ...]]:
+    """Cuts axes that are multiplied at the same places, until no cut is new; the axes of each product, in runs."""
+    before, after, in_runs = (-1, -1), (0, 0), InRuns(eq.store)
+    products = list[tuple[Ref, ...]]()
+    while before != after:
+        products = [tuple(map(in_runs.axis, relation.refs)) for relation in eq.relations]
+        before, after = after, (sum(_align(eq.store, refs) for refs in (*products, *eq.links)), eq.store.moves)
+        eq.store.settle()
+        _take_apart(given, eq.store)
+    return products
+
+
+def _positions(eq: Equations, given: Store) -> set[int]:
+    """Parts and factors of axes that are multiplied which were free before, and are single positions now."""
+    store, refs = eq.store, [ref for relation in eq.relations for ref in relation.refs]
+    inside = {node for ref in refs for node in [*store.nodes(ref)][1:] if node < given.count}
+    free = {node for node in inside if given.size(2 * node) > 1 and given.children(2 * node) is None}
+    return {node for node in free if all(store.size(leaf) == 1 for leaf in store.leaves(2 * node))}
 
 
 def _undecided(given: Store, store: Store, products: list[tuple[Ref, ...]]) -> frozenset[int]:

@@ -155,6 +155,26 @@ def halves() -> Graph:
     return trace(Halves(), (torch.zeros(2, 5, 3),))
 
 
+class Rolled(nn.Module):
+    """A gain for two norms: of a stream that nothing cuts, and of halves that take turns, so that no position moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm, self.out = nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+        self.up, self.down = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.norm(self.inner(x))
+        stream = stream + stream.roll(1, -1)
+        stream = stream + self.down(nn.functional.gelu(self.up(stream)))
+        result: Tensor = self.out(self.norm(torch.stack([stream[..., :3], stream[..., 3:]], -1).flatten(-2)))
+        return result
+
+
+def rolled() -> Graph:
+    return trace(Rolled(), (torch.zeros(2, 5, 3),))
+
+
 def gpt2() -> Graph:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -199,6 +219,7 @@ MODELS: dict[str, Callable[[], Graph]] = {
         between,
         last_position,
         halves,
+        rolled,
         gpt2,
         llama,
         bert,
