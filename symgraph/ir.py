@@ -217,7 +217,8 @@ class Graph:
     `outputs` are names of values; `tied` maps each further name of a shared parameter to the name the graph uses;
     `transient` holds the buffers that checkpoints do not store. `kinds` names the kinds of input that were traced
     beside the plain one, and `untraced` those that could not be, with the reason. `idle` holds the parameters that the
-    model's code reads without any effect on an output. `known` is what buffers held when they were traced.
+    model's code reads without any effect on an output. Of a `closed` one every call gives the inputs that were traced,
+    so that what these do not reach is reached by none. `known` is what buffers held when they were traced.
     """
 
     nodes: tuple[Node, ...]
@@ -228,6 +229,7 @@ class Graph:
     kinds: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     idle: frozenset[str] = frozenset()
+    closed: bool = False
     known: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -271,6 +273,8 @@ class Graph:
     @cached_property
     def unread(self) -> tuple[str, ...]:
         """Parameters that no trace has read, so that nothing is known of them."""
+        if self.closed:
+            return ()
         read = {*self.idle, *self.outputs}
         return tuple(
             name for name, node in self.parameters.items() if not self.users[node.name] and node.name not in read

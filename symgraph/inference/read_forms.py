@@ -5,7 +5,8 @@ its own: less than the whole has where the pieces end inside of a head or of par
 stream.
 
 A parameter of which all that reads it picks parts, `w[0]` and `w[1]` of a stack of layers, `t[:, 0]` and `t[:, 1]` of a
-table, is as many tensors. Read as it stands, these have one space along each of its other axes.
+table, is as many tensors. Read as it stands, these have one space along each of its other axes. A row that nothing
+reads is one of them where others are picked by their numbers.
 
 A parameter of which all that reads it makes several axes one, `w.flatten(0, 1)`, is a tensor with this axis, which is
 cut wherever its readers cut what they make of it.
@@ -73,18 +74,40 @@ def _together(node: Node, graph: Graph) -> Form | None:
 
 
 def _apart(node: Node, graph: Graph) -> Form | None:
-    """The parts of a parameter that are picked along one axis, if they share nothing and are all there is."""
+    """The parts of a parameter that are picked along one axis, if they share nothing, and those that nothing reads."""
     picks = [] if node.name in graph.outputs else _picks(node, graph)
     axes = {pick.axis for pick in picks if pick is not None}
     if None in picks or len(axes) != 1:
         return None
     (axis,) = axes
-    ends = sorted({(pick.start, pick.start + pick.count) for pick in picks if pick is not None})
+    picked_ends = {(pick.start, pick.start + pick.count) for pick in picks if pick is not None}
+    idle = {*_unread(picked_ends, node.shape[axis])}
+    ends = sorted(picked_ends | idle)
     stops = [stop for _, stop in ends]
-    if [start for start, _ in ends] != [0, *stops[:-1]] or stops[-1] != node.shape[axis]:
+    if [start for start, _ in ends] != [0, *stops[:-1]] or len(ends) < 2 or (idle and not _by_number(picks, graph)):
         return None
     names = tuple(f"{node.target}[{':, ' * axis}{_positions(start, stop)}]" for start, stop in ends)
     return Form((node.target,), names, axis, tuple(stop - start for start, stop in ends))
+
+
+def _unread(ends: set[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """The runs of positions that none of these parts has."""
+    behind = 0
+    for start, stop in (*sorted(ends), (size, size)):
+        if behind < start:
+            yield behind, start
+        behind = max(behind, stop)
+
+
+def _by_number(picks: list[Picked | None], graph: Graph) -> bool:
+    """Whether no input reaches other positions than these: each is picked by its number, which no input decides.
+
+    A model that takes further inputs may read the others for these, and one that goes through the positions of an input
+    reads more of them for a longer one. Two are a batch rather.
+    """
+    lengths = {size for given in graph.inputs for size in given.shape} - {1, 2}
+    places = {pick.start for pick in picks if pick is not None}
+    return graph.closed and all(pick is not None and pick.single for pick in picks) and len(places) not in lengths
 
 
 def _positions(start: int, stop: int) -> str:

@@ -64,8 +64,9 @@ def _written_in(like: Model, cause: str) -> UsageError:
 def check_lengths(like: Model, symmetry: SymmetryGraph, fewer: SymmetryGraph, wanted: Smaller) -> None:
     """Raise where a value is not as long as it should be: code may run in a shape that is wrong."""
     symmetry, fewer = as_read(symmetry), as_read(fewer)
+    read = {*symmetry.graph.outputs, *(name for name, users in symmetry.graph.users.items() if users)}
     for before, now in zip(symmetry.graph.nodes, fewer.graph.nodes, strict=False):
-        axes = symmetry.values.get(before.name)
+        axes = symmetry.values.get(before.name) if before.name in read else None
         if axes is None or before.target != now.target or not isinstance(now.result, Meta):
             continue
         expected = tuple(length_in(term, wanted.sizes) for term in axes)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 from symgraph.errors import UsageError, shorten
+from symgraph.inference.read_forms import as_read
 from symgraph.resize.lifting import length_in
 from symgraph.symmetry.forms import Form
 from symgraph.symmetry.graph import SymmetryGraph
@@ -25,15 +26,29 @@ def stored_shapes(symmetry: SymmetryGraph, sizes: Mapping[int, int], gone: Colle
         for name, axes in symmetry.read_terms.items()
         if name not in gone
     }
+    graph = as_read(symmetry).graph
+    idle = {name for name, node in graph.parameters.items() if not graph.users[node.name]} if symmetry.forms else set()
     for form in reversed(symmetry.forms):
         before = [tuple(term.size for term in own) for own in form.terms]
         after = [shapes.pop(name, None) for name in form.read]
+        after = _with_idle(form, after, idle)
         found = _stored(form, before, after, sizes)
         if found is None:
             cause = f"{shorten(form.stored)} is read as {shorten(form.read)}, of which some would have other sizes"
             raise UsageError("a tensor would have no shape", cause=cause, remedy="name other spaces")
         shapes |= dict.fromkeys(form.stored, found) if after != before else _as_they_are(form, symmetry)
     return shapes
+
+
+def _with_idle(form: Form, shapes: list[tuple[int, ...] | None], idle: Collection[str]) -> list[tuple[int, ...] | None]:
+    """The shapes of what is read, in which a part that nothing reads is as wide as one that is read."""
+    axis, pairs = form.axis, [*zip(form.read, form.sizes, shapes, strict=False)]
+    seen = next(((size, shape) for name, size, shape in pairs if name not in idle and shape is not None), None)
+    if not form.parts or seen is None:
+        return shapes
+    before, behind = seen[1][:axis], seen[1][axis + (seen[0] > 1) :]
+    own = ((*before, *((size,) if size > 1 else ()), *behind) for size in form.sizes)
+    return [made if name in idle else shape for name, shape, made in zip(form.read, shapes, own, strict=True)]
 
 
 def _as_they_are(form: Form, symmetry: SymmetryGraph) -> Shapes:

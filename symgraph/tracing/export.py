@@ -163,9 +163,8 @@ def _traced(
         reader = partial(ProgramReader, model, prefix, name, kind)
         short = None if whole else _by_two_blocks(model, wrapper, given, reader)
         graph, names = short or _as_a_whole(model, wrapper, given, reader)
-    # Where there are no other inputs, what these do not reach is reached by none.
-    idle = names if _takes_more(model, args, inputs) else dict(model.named_parameters())
-    return _deterministic(replace(normalize(graph), idle=frozenset(idle)), model)
+    closed = not _takes_more(model, args, inputs)
+    return _deterministic(replace(normalize(graph), idle=frozenset(names), closed=closed), model)
 
 
 def _as_a_whole(

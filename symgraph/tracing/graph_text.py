@@ -29,6 +29,7 @@ def dump(graph: Graph) -> bytes:
         "kinds": graph.kinds,
         "untraced": graph.untraced,
         "idle": sorted(graph.idle),
+        "closed": graph.closed,
     }
     return msgspec.json.encode(plain)
 
@@ -49,6 +50,7 @@ def load(text: bytes) -> Graph:
         tuple(plain["kinds"]),
         tuple(plain["untraced"]),
         frozenset(plain["idle"]),
+        bool(plain["closed"]),
     )
 
 

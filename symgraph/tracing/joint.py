@@ -41,6 +41,7 @@ def _beside(first: Graph, second: Graph, kind: str) -> Graph:
         outputs=(*first.outputs, *(names[output] for output in second.outputs)),
         transient=first.transient | second.transient,
         idle=first.idle | second.idle,
+        closed=first.closed and second.closed,
         known={**second.known, **first.known},
     )
 

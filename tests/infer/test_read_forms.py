@@ -66,6 +66,9 @@ CASES: dict[str, tuple[Forward, Parts]] = {
     "halves of rows": (relu(lambda s: s.w[:D].T, lambda s: s.w[D:].T), lambda: {"w": torch.randn(12, D)}),
     "an axis in the middle": (relu(lambda s: s.w[:, 0], lambda s: s.w[:, 1]), lambda: {"w": torch.randn(D, 2, D)}),
     "three rows of one table": (rows(lambda s: s.t[0], lambda s: s.t[1], lambda s: s.t[2]), table(3, D)),
+    "a row that nothing reads": (rows(lambda s: s.t[0], lambda s: s.t[1], lambda s: s.t[3]), table(5, D)),
+    "a layer that nothing reads": (relu(lambda s: s.w[0], lambda s: s.w[2]), stack(3)),
+    "one of those unbound": (relu(lambda s: s.w.unbind(0)[0], lambda s: s.w.unbind(0)[1]), stack(3)),
     "columns": (rows(lambda s: s.t[:, 0], lambda s: s.t[:, 1], lambda s: s.t[:, 2]), table(D, 3)),
     "a number beside a row": (rows(lambda s: s.t[0] + 1, lambda s: s.t[1], lambda s: s.t[2]), table(3, D)),
     "a logarithm beside rows": (rows(lambda s: s.t[0].exp(), lambda s: s.t[1], lambda s: s.t[2]), table(3, D)),
@@ -109,7 +112,10 @@ SHARED: dict[str, tuple[Forward, Parts]] = {
     "one part backwards": (relu(lambda s: s.w[0].flip(0), lambda s: s.w[1]), stack()),
     "all of it as well": (lambda s, x: relu(lambda s: s.w[0], lambda s: s.w[1])(s, x) * s.w.sum(), stack()),
     "a part that is an output": (lambda s, x: (relu(lambda s: s.w[0], lambda s: s.w[1])(s, x), s.w[0]), stack()),
-    "a part that nothing reads": (relu(lambda s: s.w[0], lambda s: s.w[2]), stack(3)),
+    "a slice that nothing reads": (
+        relu(lambda s: s.w[:D].T, lambda s: s.w[D : 2 * D].T),
+        lambda: {"w": torch.randn(15, D)},
+    ),
     "in steps": (relu(lambda s: s.w[::2].T, lambda s: s.w[1::2].T), lambda: {"w": torch.randn(12, D)}),
     "in two ways": (relu(lambda s: s.w[0], lambda s: s.w[:, 1]), stack(D)),
     "a gain that is its bias": (rows(lambda s: s.t[0], lambda s: s.t[0], lambda s: s.t[1]), table(2, D)),
@@ -128,9 +134,40 @@ def test_what_is_shared_keeps_the_function(name: str) -> None:
     assert not counted.unsound, str(counted)
 
 
-def test_parts_that_are_not_all_there_is_stay_one_tensor() -> None:
-    """What no trace reads may be read beside any part, and moves as they do."""
-    assert not infer(trace(made(*SHARED["a part that nothing reads"]), (X,))).forms
+def test_slices_that_are_not_all_there_is_stay_one_tensor() -> None:
+    """Longer inputs may have longer ones."""
+    assert not infer(trace(made(*SHARED["a slice that nothing reads"]), (X,))).forms
+
+
+def test_rows_that_a_longer_input_would_read_move_as_those_that_are_read() -> None:
+    def steps(s: Any, x: Tensor) -> Tensor:
+        h = s.i(x[:, 0])
+        for position in range(x.shape[1]):
+            h = F.relu(s.d(F.gelu(s.u(h))) * s.t[position])
+        return s.o(h)  # type: ignore[no-any-return]
+
+    model = made(steps, table(9, D))
+    found, longer = infer(trace(model, (X,))), torch.randn(2, 9, 8)
+    assert not found.forms and error(model, (longer,), found) < 1e-9
+
+
+class Further(nn.Module):
+    """A stack of maps of which one is read where there is a second input alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.i, self.o, self.w = nn.Linear(8, D), nn.Linear(D, 9), nn.Parameter(torch.randn(3, D, D))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = F.relu(self.i(x) @ self.w[0])
+        if y is not None:
+            h = h + F.relu(self.i(y) @ self.w[2])
+        return self.o(h @ self.w[1])  # type: ignore[no-any-return]
+
+
+def test_a_row_that_another_input_would_read_moves_as_those_that_are_read() -> None:
+    found = infer(trace(Further().eval(), (X,)))
+    assert not found.forms and error(Further().eval(), (X, torch.randn(2, 7, 8)), found) < 1e-9
 
 
 def test_what_is_read_is_said() -> None:

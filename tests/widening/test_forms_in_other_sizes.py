@@ -39,6 +39,18 @@ def rows(width: int) -> nn.Module:
     return net(forward, width, t=torch.rand(3, width) + 0.5, u=nn.Linear(width, 7), d=nn.Linear(7, width))
 
 
+def some(size: int) -> nn.Module:
+    """As many maps of each kind as there are layers, and one that no layer reads."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        h = s.i(x)
+        for layer in range(2):
+            h = h + F.relu(h @ s.w[layer]) @ s.v[layer]
+        return s.o(h)  # type: ignore[no-any-return]
+
+    return net(forward, 6, w=torch.randn(3, 6, size), v=torch.randn(3, size, 6))
+
+
 def flat(width: int) -> nn.Module:
     def forward(s: Any, x: Tensor) -> Tensor:
         h, inside = s.i(x), s.w.shape[1] // 2
@@ -52,6 +64,7 @@ def flat(width: int) -> nn.Module:
 SIZES: dict[str, tuple[Callable[[int], nn.Module], int, int]] = {
     "layers": (layers, 5, 8),
     "rows": (rows, 6, 8),
+    "some": (some, 5, 8),
     "flat": (flat, 6, 8),
 }
 
@@ -74,7 +87,7 @@ def test_they_are_embedded_and_read_back(name: str) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_a_stream_or_units_are_pruned(name: str) -> None:
     _, wide = both(name)
-    spaces = "residual" if name != "layers" else "hidden*"
+    spaces = "residual" if name in ("rows", "flat") else "hidden*"
     pruned = symgraph.prune(wide, X, ratio=0.25, spaces=spaces)
     stored = {name: tuple(tensor.shape) for name, tensor in pruned.module.named_parameters()}
     assert (
@@ -82,6 +95,7 @@ def test_a_stream_or_units_are_pruned(name: str) -> None:
         == {
             "layers": {**dict(_shapes(wide)), "w": (2, 6, 6), "v": (2, 6, 6)},
             "rows": dict(_shapes(rows(6))),
+            "some": {**dict(_shapes(wide)), "w": (3, 6, 6), "v": (3, 6, 6)},
             "flat": dict(_shapes(flat(6))),
         }[name]
     )
