@@ -24,6 +24,7 @@ from symgraph.errors import UsageError
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Lean, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
+from symgraph.symmetry.idle_elements import IdleElements, Measure
 from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.overlooked import Overlooked
 from symgraph.symmetry.shears import Shear
@@ -77,12 +78,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """The dimension of the whole inferred group: its parts, their sum, and the sizes that the symbols stand for."""
+    """The dimension of the whole inferred group: its parts, their sum, and the sizes that the symbols stand for.
+
+    Where it is not `exact` there are no more directions than that: some of several spaces in a row do the same.
+    """
 
     parts: tuple[Part, ...]
     number: int
     expression: Expr
     sizes: tuple[tuple[str, int], ...]
+    exact: bool = True
 
     def of(self, name: str) -> Part:
         """The part of a space, or of a family's member by its name.
@@ -110,18 +115,17 @@ def dimension(symmetry: Structure) -> Dimension:
     """
     from sympy import Add, Integer
 
-    sizes = Sizes(symmetry)
-    counts = list(_counts(symmetry, sizes.numbers))
-    symbolic = _counts(symmetry, sizes.symbols)
+    sizes, idle = Sizes(symmetry), IdleElements(symmetry)
+    counts = list(_counts(symmetry, idle, sizes.numbers))
+    symbolic = _counts(symmetry, idle, sizes.symbols)
     parts = tuple(
         Part(family, name, int(number), Integer(0) + expression, _tensors(symmetry, member))
         for (family, name, number, member), (_, _, expression, _) in zip(counts, symbolic, strict=True)
     )
     total = Add(*(part.expression for part in parts))
     used = {str(symbol) for symbol in total.free_symbols}
-    return Dimension(
-        parts, sum(part.number for part in parts), total, tuple(size for size in sizes.legend if size[0] in used)
-    )
+    legend = tuple(size for size in sizes.legend if size[0] in used)
+    return Dimension(parts, sum(part.number for part in parts), total, legend, idle.exact)
 
 
 def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
@@ -133,21 +137,20 @@ def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
 # -- counting ------------------------------------------------------------------------------------------------------
 # Each function counts with integers or with symbols, whichever `sizes` holds for every space id.
 
-Measure = Mapping[int, Any]
 # What it belongs to, its name, the number, and the member of the family.
 Count = tuple[Family, str, Any, object]
 
 
-def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
-    yield from (others := list(_of_others(symmetry, sizes)))
+def _counts(symmetry: Structure, idle: IdleElements, sizes: Measure) -> Iterator[Count]:
+    yield from (others := list(_of_others(symmetry, idle, sizes)))
     for update in symmetry.updates:
         yield Family.UPDATE, update_name(update), _of_update(symmetry, update, sizes, others), update
 
 
-def _of_others(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
+def _of_others(symmetry: Structure, idle: IdleElements, sizes: Measure) -> Iterator[Count]:
     for space in symmetry.spaces:
         if not space.rigid:
-            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes), space
+            yield Family.SPACE, space.name, _of_space(symmetry, idle, space, sizes), space
     for name, sites in symmetry.gain_sites.items():
         spaces = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}.values()
         known = all(space >= 0 for together in spaces for space in together)
@@ -167,9 +170,10 @@ def _of_others(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     yield from _uneven(symmetry, sizes)
 
 
-def _of_space(symmetry: Structure, space: Space, sizes: Measure) -> Any:
+def _of_space(symmetry: Structure, idle: IdleElements, space: Space, sizes: Measure) -> Any:
     copies = prod((sizes[outer] for outer in space.fibre), start=1)
-    return copies * space.maps.dimension(sizes[space.id], effective_scales(symmetry, space))
+    every = space.maps.dimension(sizes[space.id], effective_scales(symmetry, space))
+    return copies * (every - (idle.count(space, sizes) if space.is_matrix else 0))
 
 
 def effective_scales(symmetry: Structure, space: Space) -> int:
@@ -391,7 +395,8 @@ def _text(dimension: Dimension) -> str:
         else:
             below = [*wrapped(name, " " * margin), *wrapped(formula, " " * (margin + 4))]
             lines += [start + below[0].lstrip(), *below[1:]]
-    lines += ["", *wrapped(f"total {dimension.number:,} = {dimension.expression}", "")]
+    most = "" if dimension.exact else "at most "
+    lines += ["", *wrapped(f"total {most}{dimension.number:,} = {dimension.expression}", "")]
     sizes = ", ".join(f"{word} = {size}" for word, size in dimension.sizes)
     return "\n".join([*lines, *wrapped(f"with {sizes}", "")] if sizes else lines)
 

@@ -61,7 +61,7 @@ def headline(symmetry: Structure, counted: Dimension) -> str:
     line = (
         f"{symmetry.graph.model or 'model'}: {total:,} parameters, {share:.1f}% on a non-rigid axis; "
         f"{len(symmetry.spaces)} spaces, {len(symmetry.active)} active; "
-        f"continuous dimension {counted.number:,}"
+        f"continuous dimension {'' if counted.exact else 'at most '}{counted.number:,}"
     )
     return "\n".join(wrapped(line, ""))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -169,6 +171,76 @@ def test_the_number_is_the_rank_of_the_directions(name: str) -> None:
     found = case(name).symmetry if symmetry is None else made(symmetry)
     state = case(name).state() if symmetry is None else random_state(found.graph, torch.Generator().manual_seed(0))
     assert dimension(found).number == rank(found, state)
+
+
+def maps(*sizes: int, bias: bool) -> nn.Module:
+    return nn.Sequential(*(nn.Linear(n, m, bias) for n, m in pairwise(sizes)))
+
+
+class Attention(nn.Module):
+    """Heads that are wider than the stream which they read, or a stream that is wider than all that it reads."""
+
+    def __init__(self, width: int, heads: int, inside: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.heads, self.first, self.last = heads, nn.Linear(5, width), nn.Linear(width, 5)
+        self.before, self.behind = norm(width), norm(width)
+        self.inner, self.out = nn.Linear(width, 3 * heads * inside), nn.Linear(heads * inside, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.inner(self.before(x)).chunk(3, -1))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        found: Tensor = self.last(self.behind(x + self.out(mixed)))
+        return found
+
+
+class Experts(nn.Module):
+    """Experts whose hidden values are wider than what they read and what they write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts, self.gate = nn.ModuleList(maps(4, 9, 3, bias=True) for _ in range(3)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.gate(x).softmax(-1).unbind(-1)
+        found: Tensor = sum(e(x) * w[..., None] for e, w in zip(self.experts, weights, strict=True))
+        return found
+
+
+def same(width: int) -> nn.Module:
+    return nn.Identity()
+
+
+NARROW: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "narrow on both sides": (lambda: maps(3, 8, 2, bias=False), (4, 3)),
+    "with biases": (lambda: maps(3, 8, 2, bias=True), (4, 3)),
+    "narrow where it is read": (lambda: maps(9, 8, 3, bias=False), (4, 9)),
+    "behind a narrow one": (lambda: maps(6, 3, 7, 6, bias=True), (4, 6)),
+    "heads": (lambda: Attention(4, 2, 6, same), (2, 6, 5)),
+    "heads of what is centred": (lambda: Attention(3, 1, 5, nn.LayerNorm), (2, 6, 5)),
+    "heads of what is normalised": (lambda: Attention(3, 1, 5, nn.RMSNorm), (2, 6, 5)),
+    "a stream, narrow": (lambda: Attention(20, 1, 2, same), (2, 6, 5)),
+    "a stream, one of whose writers is narrow": (lambda: Attention(8, 2, 3, same), (2, 6, 5)),
+    "experts": (Experts, (5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_elements_that_change_nothing_do_not_count(name: str) -> None:
+    make, shape = NARROW[name]
+    torch.manual_seed(0)
+    found = infer(trace(make().eval(), (torch.randn(shape),)))
+    counted, state = dimension(found), random_state(found.graph, torch.Generator().manual_seed(0))
+    assert counted.exact and counted.number == rank(found, state)
+    assert counted.expression.subs(dict(counted.sizes)) == counted.number
+
+
+@pytest.mark.parametrize("sizes", [(2, 8, 9, 2), (3, 4, 5, 6, 2), (2, 6, 3, 7, 2)])
+def test_where_narrow_spaces_follow_each_other_the_number_is_a_bound(sizes: tuple[int, ...]) -> None:
+    found = infer(trace(maps(*sizes, bias=True), (torch.randn(4, sizes[0]),)))
+    counted, state = dimension(found), random_state(found.graph, torch.Generator().manual_seed(0))
+    assert not counted.exact and counted.number > rank(found, state)
+    assert "total at most" in str(counted) and "continuous dimension at most" in str(found)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
