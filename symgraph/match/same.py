@@ -182,7 +182,8 @@ class Laid:
         left, over = self.left, self.over
         uneven, peak = (figure - null for figure, null in zip((left.unevenness, left.peak), left.null, strict=True))
         related = over.left, over.explained, over.deviations
-        return Figures(left.share, left.rounding, *related, uneven, left.evidence, peak, self.zeros)
+        directions = sum(part.directions for part in left.parts)
+        return Figures(left.share, left.rounding, *related, uneven, left.evidence, peak, self.zeros, directions)
 
     @property
     def verdict(self) -> str:

@@ -7,6 +7,7 @@ Source: docs/design.md, Same or different.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
@@ -18,11 +19,11 @@ ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
 class Figures:
     """What is measured where A is laid over B in one gauge.
 
-    `share` is what is left and `rounding` what rounding explains of it; `left` is what the fit leaves, in sizes of B's
-    tensors; `explained` the share of the squares that unrelated models leave which A does not leave, and `deviations`
-    by how many standard deviations A is nearer than they are. `uneven` and `peak` are how much more uneven what is left
-    is than drawn noise, and how much further its singular values stand out; `evidence` how sure the first is. `zeros`
-    is the share of entries that are zero in one model alone.
+    `share` is what is left, over so many `directions`, and `rounding` what rounding explains of it; `left` is what the
+    fit leaves, in sizes of B's tensors; `explained` the share of the squares that unrelated models leave which A does
+    not leave, and `deviations` by how many standard deviations A is nearer than they are. `uneven` and `peak` are how
+    much more uneven what is left is than drawn noise, and how much further its singular values stand out; `evidence`
+    how sure the first is. `zeros` is the share of entries that are zero in one model alone.
     """
 
     share: float
@@ -34,6 +35,12 @@ class Figures:
     evidence: float
     peak: float
     zeros: float
+    directions: float
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the root mean square of so many numbers of size one."""
+        return 1 / math.sqrt(2 * self.directions) if self.directions else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,12 @@ class Limits:
     """Where one verdict ends and another begins.
 
     Nearer than `rounded` times what rounding explains, or `least`, which no file says more than, is the same. What
-    leaves no more than `far` of another model, also over the directions that the fit did not take up, explains
-    `related` of what unrelated models leave, and is `deviations` nearer than they are, may be related to it. That what
-    is left is noise is evidence by itself; where it is none, A has to explain `derived`, for in some gauges models that
-    are not related explain as much as a half. Noise is uneven by no more than `even` beyond noise that was drawn, or by
-    what `evidence` does not show, and stands out by no more than `peak`; and `pruned` zeros are no chance.
+    leaves no more than `far` of another model, also over the directions that the fit did not take up, and so many
+    `deviations` less than chance would there, explains `related` of what unrelated models leave, and is `deviations`
+    nearer than they are, may be related to it. That what is left is noise is evidence by itself; where it is none, A
+    has to explain `derived`, for in some gauges models that are not related explain as much as a half. Noise is uneven
+    by no more than `even` beyond noise that was drawn, or by what `evidence` does not show, and stands out by no more
+    than `peak`; and `pruned` zeros are no chance.
     """
 
     rounded: float = 4.0
@@ -65,8 +73,10 @@ LIMITS = Limits()
 
 def related(figures: Figures, limits: Limits = LIMITS) -> bool:
     """Whether B may be related to A, as far as this gauge tells."""
-    near = max(figures.left, figures.share) <= limits.far and figures.deviations >= limits.deviations
-    return near and figures.explained >= limits.related
+    near = figures.left <= limits.far and figures.deviations >= limits.deviations
+    # Few numbers may be small by chance, and a fit takes up most of those of a small model.
+    few = figures.share <= min(limits.far, 1 - limits.deviations * figures.spread)
+    return near and few and figures.explained >= limits.related
 
 
 def verdict(figures: Figures, limits: Limits = LIMITS) -> str:

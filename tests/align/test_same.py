@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -191,7 +192,7 @@ def test_a_tilted_bias_is_found_on_the_other_side_of_its_plane() -> None:
 
 
 def test_what_is_no_noise_has_to_explain_more() -> None:
-    seen = Figures(0.2, 1e-8, 0.2, 0.5, 9.0, 0.0, 0.0, 0.0, 0.0)
+    seen = Figures(0.2, 1e-8, 0.2, 0.5, 9.0, 0.0, 0.0, 0.0, 0.0, math.inf)
     uneven = replace(seen, uneven=0.3, evidence=50.0)
     assert verdict(seen) == "noise" and verdict(uneven) == "independent"
     assert verdict(replace(uneven, explained=0.8)) == "derived" and verdict(replace(seen, share=1e-8)) == "same"
@@ -357,5 +358,9 @@ def test_another_depth_is_refused_even_where_all_weights_are_equal() -> None:
 
 def test_what_leaves_more_than_there_is_of_it_is_no_noise() -> None:
     """A fit may take up most directions of a small model; what counts is what is left over the others."""
-    seen = Figures(0.98, 1e-8, 0.5, 0.2, 4.2, 0.0, 0.0, 0.0, 0.0)
+    seen = Figures(0.98, 1e-8, 0.5, 0.2, 4.2, 0.0, 0.0, 0.0, 0.0, 1000.0)
     assert verdict(seen) == "independent" and verdict(replace(seen, share=0.3)) == "noise"
+    # So few numbers are that small by chance.
+    assert verdict(replace(seen, share=0.3, directions=10.0)) == "independent"
+    assert verdict(replace(seen, share=0.05, directions=10.0)) == "noise"
+    assert verdict(replace(seen, share=0.05, directions=0.0)) == "independent"
