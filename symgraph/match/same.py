@@ -19,6 +19,7 @@ from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.match.laid_over import Overlay, overlay
 from symgraph.match.one_basis import check_alike
+from symgraph.match.one_function import is_one_function
 from symgraph.match.residue import NOTHING, Residue, null_of, residue, rounding
 from symgraph.match.verdicts import (
     DERIVED,
@@ -164,7 +165,12 @@ def same(
     over, names = best.over, (models[0].spec, models[1].spec)
     figures = over.explained, over.deviations, over.distance, over.chance, over.unrelated
     outputs = _outputs(pair.graph, *pair.states)
-    return Same(names, best.verdict, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *pair.notes))
+    unfound = best.verdict != SAME and is_one_function(pair.graph.graph, *pair.states)
+    told, more = (SAME, (_UNFOUND,)) if unfound else (best.verdict, ())
+    return Same(names, told, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *pair.notes, *more))
+
+
+_UNFOUND = "the gauge was not found, but the outputs are equal, and every parameter shows in them"
 
 
 @dataclass(frozen=True, slots=True)

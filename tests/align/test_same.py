@@ -19,6 +19,7 @@ from symgraph.errors import CheckpointError
 from symgraph.match.gain_signs import with_nearer_signs
 from symgraph.match.laid_over import on_nearest_side, overlay
 from symgraph.match.noise_weights import sizes_of
+from symgraph.match.one_function import is_one_function
 from symgraph.match.reordered import reordered
 from symgraph.match.residue import NOTHING, Null, null_of, residue, rounding
 from symgraph.match.same import Same, same
@@ -354,6 +355,34 @@ def test_another_depth_is_refused_even_where_all_weights_are_equal() -> None:
         symgraph.same(twice, Looped(3, 8), x)
     with pytest.raises(CheckpointError, match=r"only B has 4\.weight[^$]*one depth"):
         symgraph.same(perceptron(8)[:3], perceptron(8), torch.randn(5, 6))
+
+
+class Bag(nn.Module):
+    """A table, the mean of its rows, and two layers: a space of eight dimensions between maps."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.table, self.up, self.down = nn.Embedding(rows, 8), nn.Linear(8, 12), nn.Linear(12, 2)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.down(self.up(self.table(tokens).mean(1)).tanh()))
+
+
+def test_a_gauge_that_has_no_least_norm_is_known_by_equal_outputs() -> None:
+    """Five rows reach five of eight dimensions, so that no balance of what writes and what reads there exists."""
+    torch.manual_seed(0)
+    net, tokens = Bag(5), torch.randint(0, 5, (3, 4))
+    other = symgraph.sample(net, tokens, seed=1)
+    found = symgraph.same(net, other, tokens)
+    assert found.verdict == "same" and "gauge was not found" in str(found)
+    assert symgraph.same(net, Bag(5), tokens).verdict == "independent"
+    # What the inputs do not show is not taken to be equal.
+    many, tokens = Bag(300), torch.randint(0, 5, (3, 4))
+    state = float64(many.state_dict())
+    graph = symgraph.trace(many, tokens)
+    assert not is_one_function(graph, state, {**state, "table.weight": state["table.weight"] * 1.0})
 
 
 def test_what_leaves_more_than_there_is_of_it_is_no_noise() -> None:
