@@ -50,6 +50,7 @@ class Writer:
 
 
 _DIAGONALS = frozenset({"aten.diag.default", "aten.diag_embed.default"})
+_PRODUCTS = frozenset({"aten.matmul.default", "aten.mm.default"})
 Form = Callable[[Writer, dict[str, Any]], bool]
 
 
@@ -326,15 +327,36 @@ def _factor_by_factor(writer: Writer, given: dict[str, Any]) -> bool:
     return True
 
 
+def _matrix_by_matrix(writer: Writer, given: dict[str, Any]) -> bool:
+    """A value times a product of parameters, as the products with these one after the other."""
+    found, factors = given["self"], _matrices(given["other"], writer.known)
+    if len(factors) < 2 or len(writer.shape(found)) < 2 or _matrices(found, writer.known):
+        return False
+    for factor in factors:
+        made, shape = writer.known[factor.name], (*writer.shape(found)[:-1], writer.shape(factor)[1])
+        diagonal = made.target in _DIAGONALS
+        target, other = ("aten.mul.Tensor", made.args[0]) if diagonal else ("aten.matmul.default", factor)
+        found = writer.call(target, (found, other), shape)
+    return True
+
+
+def _matrices(value: Ref, known: Known) -> list[Ref]:
+    """The parameters with two axes that a value is the matrix product of, in order; none where it is anything else."""
+    made = known[value.name]
+    if made.target in _PRODUCTS and not made.kwargs:
+        parts = [_matrices(part, known) for part in made.args]
+        return [matrix for part in parts for matrix in part] if all(parts) else []
+    return [value] if len(made.shape) == 2 and _stored(value, known) is not None else []
+
+
 def _factors(weight: Ref, known: Known) -> list[Any] | None:
     """What a matrix is the product of, in the order in which a value meets it; None where it is one thing."""
     made = known[weight.name]
-    if made.target not in ("aten.matmul.default", "aten.mm.default", "aten.mul.Tensor") or made.kwargs:
+    if made.target in _PRODUCTS:
+        return [*reversed(_matrices(weight, known))] or None
+    if made.target != "aten.mul.Tensor" or made.kwargs:
         return None
     left, right = made.args
-    if made.target != "aten.mul.Tensor":
-        stored = all(_stored(part, known) and len(known[part.name].shape) == 2 for part in (left, right))
-        return [right, left] if stored else None
     matrix, other = (left, right) if _is_matrix(left, known) else (right, left)
     if not _is_matrix(matrix, known):
         return None
@@ -378,6 +400,8 @@ def _mapped(writer: Writer, value: Ref, factor: Any) -> Ref:
 
 _FORMS: dict[str, Form] = {
     "aten.linear.default": _factor_by_factor,
+    "aten.matmul.default": _matrix_by_matrix,
+    "aten.mm.default": _matrix_by_matrix,
     "aten.lerp.Scalar": _interpolated,
     "aten.lerp.Tensor": _interpolated,
     "aten.addcmul.default": _product_added,

@@ -21,11 +21,12 @@ X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
 Matrix = Callable[[Any], Tensor]
 
 
-def behind_a_norm(matrix: Matrix, **parts: Tensor) -> Net:
-    """A centred norm, whose readers lean, in front of a map by a matrix that is made of the parts."""
+def behind_a_norm(matrix: Matrix, *, right: bool = False, **parts: Tensor) -> Net:
+    """A centred norm, whose readers lean, in front of a map by a matrix of the parts, which may stand on its right."""
 
     def forward(net: Any, x: Tensor) -> Tensor:
-        found: Tensor = net.o(F.gelu(F.linear(net.norm(net.i(x)), matrix(net), net.b)))
+        read = net.norm(net.i(x))
+        found: Tensor = net.o(F.gelu(read @ matrix(net) + net.b if right else F.linear(read, matrix(net), net.b)))
         return found
 
     norm = nn.LayerNorm(N, elementwise_affine=False)
@@ -36,6 +37,10 @@ def w() -> Tensor:
     return torch.randn(M, N)
 
 
+def three() -> dict[str, Tensor]:
+    return {"v": torch.randn(N, RANK), "g": torch.randn(RANK), "u": torch.randn(RANK, M)}
+
+
 PLAIN = 17
 # Each with the directions that it has beside those of one matrix: of the rank, of gains, of a number.
 CASES: dict[str, tuple[Callable[[], Net], int]] = {
@@ -43,6 +48,14 @@ CASES: dict[str, tuple[Callable[[], Net], int]] = {
     "of a small rank": (
         lambda: behind_a_norm(lambda s: s.u @ s.v, u=torch.randn(M, RANK), v=torch.randn(RANK, N)),
         PLAIN - M + RANK + RANK**2,
+    ),
+    "of a small rank, on the right": (
+        lambda: behind_a_norm(lambda s: s.v @ s.u, right=True, v=torch.randn(N, RANK), u=torch.randn(RANK, M)),
+        PLAIN - M + RANK + RANK**2,
+    ),
+    "three factors": (
+        lambda: behind_a_norm(lambda s: s.v @ torch.diag(s.g) @ s.u, right=True, **three()),
+        PLAIN - M + RANK + RANK**2 + RANK,
     ),
     "a diagonal behind": (lambda: behind_a_norm(lambda s: torch.diag(s.g) @ s.w, g=torch.randn(M), w=w()), PLAIN + M),
     "a diagonal in front": (
