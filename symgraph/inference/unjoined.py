@@ -168,23 +168,25 @@ class _Apart:
     def _at_the_cut(self, node: Node, at: _Range, before: _Range | None) -> _Found | None:
         """Positions of an axis that a reshape has cut from another, where more is done with them than to move them."""
         source = self.graph.by_name[next(node.refs())]
-        shape, turns = resized(node.shape, at.axis, at.count), at.step > 1 and before is None
-        if turns:
-            # They stand at every so many positions, which are an axis of their own if it is cut once more.
-            cut = (*node.shape[: at.axis], at.count, at.step, *node.shape[at.axis + 1 :])
-            apart = replace(node, result=Tensor(cut, ""))
-            whole = self._call(
-                apart, _Range("", at.axis + 1, 0, at.step), "aten.reshape.default", (Ref(source.name), cut)
-            )
-            one = (Ref(whole.value), at.axis + 1, at.start, at.start + 1)
-            part = self._call(apart, _Range("", at.axis + 1, 0, 1), "aten.slice.Tensor", one)
-        elif before is not None and source.shape[before.axis] > before.count > at.count:
-            part = self._sliced(source, before)
+        if before is None:
+            flat = _flat(at, source.shape, node.shape)
+            part = None if flat is None else self._cut(node, source, *flat)
         else:
+            part = self._sliced(source, before) if source.shape[before.axis] > before.count > at.count else None
+        if part is None:
             return None
+        shape = resized(node.shape, at.axis, at.count)
         return replace(
             self._call(node, at, "aten.reshape.default", (Ref(part.value), shape)), joins=frozenset([node.name])
         )
+
+    def _cut(self, node: Node, source: Node, at: _Range, shape: tuple[int, ...]) -> _Found:
+        """Positions along an axis of a value in another shape."""
+        like = replace(node, result=Tensor(shape, ""))
+        whole = self._call(
+            like, _Range("", at.axis, 0, shape[at.axis]), "aten.reshape.default", (Ref(source.name), shape)
+        )
+        return self._call(like, at, "aten.slice.Tensor", (Ref(whole.value), at.axis, at.start, at.stop))
 
     def _moved(
         self, node: Node, at: _Range, before: _Range, structure: str, given: Mapping[str, Any], depth: int
@@ -321,6 +323,26 @@ def _in_other_cuts(at: _Range, before: tuple[int, ...], after: tuple[int, ...]) 
         # The one position of an inner axis is one of so many, again and again.
         again = lead > around and at.count == 1 and inside == within and size * around == lead * after[at.axis]
         return replace(at, axis=axis, stop=size, step=after[at.axis]) if again else None
+    return None
+
+
+def _flat(at: _Range, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[_Range, tuple[int, ...]] | None:
+    """A range of what a reshape makes as one of a shape where it lies in a row, with that shape.
+
+    Positions that come again and again are those of an axis of their own. An axis with others inside of it, all of them
+    cut from one axis of what there was, is joined with these.
+    """
+    if at.step > 1:
+        apart = (*after[: at.axis], at.count, at.step, *after[at.axis + 1 :])
+        return replace(at, axis=at.axis + 1, stop=at.start + 1, step=1), apart
+    lead = prod(after[: at.axis])
+    for axis in range(len(before)):
+        around, within = prod(before[:axis]), prod(before[axis + 1 :])
+        ends = [end for end in range(at.axis + 1, len(after) + 1) if prod(after[end:]) == within]
+        if ends and around < lead < around * before[axis]:
+            inside = prod(after[at.axis + 1 : ends[0]])
+            flat = (*after[: at.axis], after[at.axis] * inside, *after[ends[0] :])
+            return replace(at, start=at.start * inside, stop=at.stop * inside), flat
     return None
 
 

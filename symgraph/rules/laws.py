@@ -92,7 +92,7 @@ def _gain(trial: Trial) -> _Found:
 def _shift(trial: Trial) -> _Found:
     for name, law in trial.rule.shift.items():
         if _takes_numbers(trial, name):
-            constant = _constant(trial, name)
+            constant = _constant(trial, name, law)
             shifted = trial.run({**trial.values, name: trial.values[name] + constant})[0]
             before = trial.run(trial.values)[0]
             yield name, shifted, before if law == "none" else before + _arriving(trial, name, law, constant, before)
@@ -123,13 +123,18 @@ def _takes_numbers(trial: Trial, name: str) -> bool:
     return name in trial.values and trial.values[name].is_floating_point()
 
 
-def _constant(trial: Trial, name: str) -> torch.Tensor:
-    """A tensor like the operand, varying along batch axes and its last named axis; not along a reduced one."""
-    tokens = trial.tokens[0][name]
+def _constant(trial: Trial, name: str, law: str) -> torch.Tensor:
+    """A tensor like the operand, varying along batch axes and its last named axis that a constant can vary along.
+
+    It does not along one that is reduced, nor along one that the result lacks where the constant arrives in that.
+    """
+    tokens, results = trial.tokens[0][name], {token.name for token in trial.tokens[1][0]}
+    arrives = law in ("output", "minus")
     kept = (
         token.name
         for token in reversed(tokens)
         if token.claimed and not token.batch and token.axis != trial.rule.reduces
+        if not arrives or token.name in results
     )
     feature = next(kept, "*0")
     shape = [

@@ -12,7 +12,7 @@ from math import prod
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.tracing.arguments import arguments
 
-_CONVOLUTIONS = frozenset({"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default"})
+_CONVOLUTIONS = frozenset(f"aten.conv{axes}d.{overload}" for axes in (1, 2, 3) for overload in ("default", "padding"))
 
 
 def with_window_maps(graph: Graph) -> Graph:
@@ -38,7 +38,8 @@ def _is_of_whole_windows(graph: Graph, node: Node, made: set[str]) -> bool:
     if given is None:
         return False
     weight, source = graph.by_name[given["weight"].name], graph.by_name[given["input"].name]
-    plain = _every(given, "padding", 0) and _every(given, "dilation", 1) and given.get("groups", 1) == 1
+    whole = given.get("padding") == "valid" or _every(given, "padding", 0)
+    plain = whole and given.get("groups", 1) == 1
     if weight.kind is not Kind.PARAMETER or not plain or not len(source.shape) == len(weight.shape) == len(node.shape):
         return False
     strides = _for_every_axis(given.get("stride"), 1, len(weight.shape) - 2)
@@ -63,7 +64,7 @@ def _map(graph: Graph, node: Node) -> tuple[Node, ...]:
     weight, source = graph.by_name[given["weight"].name], graph.by_name[given["input"].name]
     dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
     rank, kernel, written, entries = len(node.shape), weight.shape[2:], weight.shape[0], prod(weight.shape[1:])
-    strides = _for_every_axis(given.get("stride"), 1, len(kernel))
+    strides, dilations = (_for_every_axis(given.get(key), 1, len(kernel)) for key in ("stride", "dilation"))
     made: list[Node] = []
 
     def call(part: str, operator: str, args: tuple[object, ...], shape: tuple[int, ...]) -> Ref:
@@ -80,9 +81,13 @@ def _map(graph: Graph, node: Node) -> tuple[Node, ...]:
         read = ordered("channels", Ref(source.name), source.shape, last)
     else:
         value, shape = Ref(source.name), source.shape
-        for axis, (taps, stride) in enumerate(zip(kernel, strides, strict=True), 2):
-            shape = (*shape[:axis], node.shape[axis], *shape[axis + 1 :], taps)
-            value = call(f"windows{axis - 2}", "aten.unfold.default", (value, axis, taps, stride), shape)
+        for axis, (taps, stride, apart) in enumerate(zip(kernel, strides, dilations, strict=True), 2):
+            reach, last_axis = (taps - 1) * apart + 1, len(shape)
+            shape = (*shape[:axis], node.shape[axis], *shape[axis + 1 :], reach)
+            value = call(f"windows{axis - 2}", "aten.unfold.default", (value, axis, reach, stride), shape)
+            if apart > 1:
+                shape = (*shape[:-1], taps)
+                value = call(f"taps{axis - 2}", "aten.slice.Tensor", (value, last_axis, 0, reach, apart), shape)
         by_window = ordered("windows", value, shape, (*last, *range(rank, len(shape))))
         read = call("entries", "aten.reshape.default", (by_window, (*windows, entries)), (*windows, entries))
     bias = () if given.get("bias") is None else (given["bias"],)

@@ -36,11 +36,29 @@ def by_heads(s: Any, x: Tensor) -> Tensor:
     return out
 
 
+def nearest(s: Any, x: Tensor) -> Tensor:
+    """The entry of a codebook that lies nearest to what a map makes, read by another map (VQ-VAE)."""
+    z = s.q(x)
+    apart = z.pow(2).sum(-1, keepdim=True) + (s.codes**2).sum(1) - 2 * z @ s.codes.T
+    out: Tensor = s.o((-apart).softmax(-1) @ s.codes)
+    return out
+
+
 CASES: dict[str, tuple[Forward, dict[str, Any], list[tuple[str, int]]]] = {
     "two vectors": (two_vectors, {"a": torch.randn(4), "b": torch.randn(4)}, [("invertible", 4)]),
     "scores": (scores, {"q": nn.Linear(5, 3), "k": nn.Linear(5, 3)}, [("invertible", 3)]),
     "by heads": (by_heads, {"q": nn.Linear(3, 8), "a": torch.randn(8)}, [("invertible", 4)]),
 }
+
+
+def test_distances_written_out_see_lengths_and_products() -> None:
+    torch.manual_seed(0)
+    parts = {"q": nn.Linear(3, 4, bias=False), "codes": torch.randn(7, 4), "o": nn.Linear(4, 5, bias=False)}
+    model, inputs = spread(Net(nearest, **parts)), (torch.randn(3, 6, 3),)
+    found = infer(trace(model, inputs))
+    # The entries of the codebook may be put into another order besides.
+    assert [(str(space.group), space.size) for space in found.active] == [("permutation", 7), ("orthogonal", 4)]
+    assert error(model, inputs, found) < 1e-9
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -99,6 +99,14 @@ def two_of_each(s: Any, x: Tensor, apart: Callable[[Tensor], tuple[Tensor, ...]]
     return out
 
 
+def inside_heads(s: Any, x: Tensor) -> Tensor:
+    """The same with both ways as an axis between those of heads and of what is inside."""
+    q, k = (m(x).view(2, TOKENS, HEADS, 2, INSIDE // 2).permute(0, 2, 3, 1, 4) for m in (s.q, s.k))
+    one, other = (q @ k.mT).softmax(-1).unbind(2)
+    out: Tensor = s.o(((one - 0.3 * other) @ heads(s.v(x))).transpose(1, 2).flatten(2))
+    return out
+
+
 def in_turns(s: Any, x: Tensor) -> Tensor:
     def apart(weights: Tensor) -> tuple[Tensor, ...]:
         both = weights.view(2, HEADS, 2, TOKENS, TOKENS)
@@ -144,6 +152,7 @@ CASES: dict[str, tuple[Forward, Callable[[], dict[str, Any]], dict[str, int]]] =
     "turned, of one projection": (fused, one_map, TURNED),
     "two ways in turns": (in_turns, plain_maps, {"invertible": 3}),
     "two ways in halves": (in_halves, plain_maps, {"invertible": 3}),
+    "two ways inside of heads": (inside_heads, plain_maps, {"invertible": 3}),
     "of length one": (unit, maps, {"orthogonal": 1, "invertible": 1}),
 }
 
