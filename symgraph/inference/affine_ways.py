@@ -40,7 +40,7 @@ class AffineWays:
 
     def _from(self, way: AffineWay) -> Iterator[AffineWay]:
         for user in self.graph.users[way.held]:
-            step = None if user.name in self.graph.outputs else self._step(user)
+            step = None if user.name in self.graph.outputs else self.step(user)
             if step is None:
                 yield replace(way, end=user)
                 continue
@@ -48,7 +48,7 @@ class AffineWays:
             further = replace(way, held=user.name, rate=way.rate * rate, passed=(*way.passed, user.name))
             yield from self._from(replace(further, number=way.number * rate + number))
 
-    def _step(self, node: Node) -> tuple[float, float] | None:
+    def step(self, node: Node) -> tuple[float, float] | None:
         """The number that a call multiplies its one operand by, and what it adds; None where it does anything else."""
         if self.is_moved(node):
             return 1.0, 0.0

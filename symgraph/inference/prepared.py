@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from symgraph.inference.bias_exponents import with_biases_behind_exponentials
 from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
@@ -65,7 +66,8 @@ def unstack(given: Prepared) -> Prepared:
 
 def take_offsets(given: Prepared) -> Prepared:
     """Numbers that are added to a parameter or multiply it, and positive functions of it, are as if a part of it."""
-    plain, positive = with_positive_gains(given.graph, given.book)
+    behind = with_biases_behind_exponentials(given.graph, given.book)
+    plain, positive = with_positive_gains(behind, given.book)
     as_read, multiples = with_multiples(plain, given.book)
     graph, numbers = with_offsets(as_read, given.book)
     return replace(given, graph=graph, offsets={**positive, **with_numbers(multiples, numbers)})
