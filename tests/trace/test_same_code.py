@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from symgraph.errors import CheckpointError
 from symgraph.inference.sources import infer
 from symgraph.match.align import align
 from symgraph.tracing.same_code import same_code
@@ -82,5 +83,9 @@ def test_the_second_model_is_traced_only_where_it_has_to_be(monkeypatch: pytest.
     x = torch.randn(5, 3)
     assert align(Net().eval(), Net().eval(), x).module(x).shape == (5, 2)
     assert len(inferred) == 1
-    align(Net().eval(), Net(0.2).eval(), x)
+    other = Net().eval()
+    CHANGES["something unknown"](other)
+    align(Net().eval(), other, x)
     assert len(inferred) == 3
+    with pytest.raises(CheckpointError, match="computes otherwise than Net"):
+        align(Net().eval(), Net(0.2).eval(), x)
