@@ -24,7 +24,7 @@ from symgraph.inference.carriers import (
     use_of,
 )
 from symgraph.inference.flow import Flow
-from symgraph.ir import Kind, Node
+from symgraph.ir import Kind, Node, kept
 from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.terms import leaves
 from symgraph.tracing.operators import short_name
@@ -79,7 +79,12 @@ def _fill(flow: Flow, common: _Common, value: str) -> bool:
 def _is_scaled(flow: Flow, value: str) -> bool:
     """Whether some space on a value has factors, this one among them."""
     frames = {leaf.frame for term in flow.d.values.get(value, ()) for leaf in leaves(term)} - {-1}
-    return any(SymmetryClass.PAIRWISE_SCALES in flow.bound(frame) for frame in frames)
+    return any(_has_factors(flow, frame) for frame in frames)
+
+
+@kept
+def _has_factors(flow: Flow, frame: int) -> bool:
+    return SymmetryClass.PAIRWISE_SCALES in flow.bound(frame)
 
 
 def _ends(flow: Flow, value: str, user: Node) -> list[Carriers] | None:
