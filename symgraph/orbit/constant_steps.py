@@ -222,7 +222,7 @@ def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, const
     if rows is None:
         amounts = constant.to(weight).expand(amounts.shape)
     else:
-        amounts = rows.within(plane.reader.across(weight.dim())).add(amounts, constant.to(weight))
+        amounts = Port(rows.within(plane.reader.across(weight.dim()))).added(amounts, constant.to(weight))
     return plane.reader.add(weight, amounts.unsqueeze(axis) * spread(normal, weight.dim(), [axis]))
 
 

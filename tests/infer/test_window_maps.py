@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Norm, dict[str, Any], int]] = {
     "without gain and bias": (lambda: Channels(False, False), {"kernel_size": 2, "stride": 2}, 4 * 5),
     "with gaps": (Channels, {"kernel_size": 2, "dilation": 2}, 4 + 4 + 4 * 5),
     "with gaps along one axis": (Channels, {"kernel_size": 3, "dilation": (1, 2), "padding": "valid"}, 4 + 4 + 9 * 5),
+    "one tap without a bias": (Channels, {"kernel_size": 1, "bias": False}, 4 + 4),
     "padded": (Channels, {"kernel_size": 2, "stride": 2, "padding": 1}, 4 + 4),
     # Here gains and biases are for each channel and position: one constant of the bias is found, and more is not seen.
     "all as one": (lambda: nn.LayerNorm((4, 8, 8)), {"kernel_size": 2, "stride": 2}, 1),
