@@ -170,3 +170,14 @@ def test_what_is_put_out_has_no_factor() -> None:
 def test_units_with_scales_have_no_other_factor() -> None:
     model = spread(Net(lambda s, x: s.o(F.relu(s.i(x))), **ends()))
     assert not infer(trace(model, (X,))).radial
+
+
+def test_complex_weights_keep_their_factor() -> None:
+    """The cast of what comes in is as narrow in a wider model, and so is what a factor makes of it."""
+    torch.manual_seed(0)
+    parts = {"w": torch.randn(4, 6, dtype=torch.complex64), "o": nn.Linear(6, 3)}
+    model = Net(lambda s, x: s.o((x.to(torch.complex64) @ s.w).imag), **parts)
+    inputs = (torch.randn(5, 4),)
+    found = infer(trace(model, inputs))
+    assert not found.radial
+    assert symgraph.verify(model, inputs, symmetry=found).passed
