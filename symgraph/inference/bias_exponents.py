@@ -29,11 +29,11 @@ def with_biases_behind_exponentials(graph: Graph, book: RuleBook) -> Graph:
     """The graph with such biases as factors behind the exponential, where nothing else reads what they are added to."""
     search = _Search(graph, book)
     found = [one for one in map(search.exponent, graph.calls) if one is not None]
+    if not found:
+        return graph
     fresh = numbering(graph.by_name.keys())
     calls: dict[str, tuple[Node, ...]] = {one.end.name: tuple(search.product(one, fresh)) for one in found}
     calls |= {one.adds.name: (_without(one.adds, one.bias),) for one in found}
-    if not found:
-        return graph
     return replace(graph, nodes=tuple(n for node in graph.nodes for n in calls.get(node.name, (node,))))
 
 

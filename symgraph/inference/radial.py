@@ -32,8 +32,6 @@ from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.terms import Leaf, Product, leaves
 from symgraph.tracing.operators import short_name
 
-_SUMS = frozenset(["add", "sub"])
-
 
 def find_radial(flow: Flow) -> list[Radial]:
     """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""

@@ -60,7 +60,7 @@ def _fill(flow: Flow, common: _Common, value: str) -> bool:
         if here in common.values:
             continue
         common.values.add(here)
-        # Casts to complex numbers stay as narrow as they are, so that no factor holds beyond their rounding.
+        # What is least is the norm of real numbers, and states are widened to float64 in these alone.
         if here in flow.graph.outputs or _is_scaled(flow, here) or "complex" in str(flow.graph.by_name[here].result):
             return False
         for user in flow.graph.users[here]:

@@ -173,7 +173,7 @@ def test_units_with_scales_have_no_other_factor() -> None:
 
 
 def test_complex_weights_keep_their_factor() -> None:
-    """The cast of what comes in is as narrow in a wider model, and so is what a factor makes of it."""
+    """Factors are balanced by norms of real numbers, which alone are widened before they are moved."""
     torch.manual_seed(0)
     parts = {"w": torch.randn(4, 6, dtype=torch.complex64), "o": nn.Linear(6, 3)}
     model = Net(lambda s, x: s.o((x.to(torch.complex64) @ s.w).imag), **parts)
