@@ -21,9 +21,9 @@ Shape = tuple[int, ...]
 Form = tuple[Any, ...]
 
 
-def resized(shape: Shape, axis: int, size: int) -> Shape:
-    """A shape with another size along one axis."""
-    return (*shape[:axis], size, *shape[axis + 1 :])
+def resized(shape: Shape, axis: int, *sizes: int) -> Shape:
+    """A shape with another size along one axis; without a size the axis is gone, of several each is an axis."""
+    return (*shape[:axis], *sizes, *shape[axis + 1 :])
 
 
 class Answers:
@@ -130,6 +130,26 @@ class Node:
     def shape(self) -> Shape:
         """Shape of a single-tensor result; () for every other result."""
         return self.result.shape if isinstance(self.result, Tensor) else ()
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of a single-tensor result; "" for every other result."""
+        return self.result.dtype if isinstance(self.result, Tensor) else ""
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the result is one tensor of real numbers."""
+        return "float" in self.dtype
+
+    def call(self, name: str, target: str, args: tuple[Any, ...], shape: Shape, dtype: str = "") -> Node:
+        """Another call at the same place in the code, with a result of this dtype, by default of the same."""
+        # Spelled out: `dataclasses.replace` takes three times as long.
+        result = Tensor(shape, dtype or self.dtype)
+        return Node(name, Kind.CALL, target, args, (), result, self.module, self.source)
+
+    def as_input(self, result: Tensor | None = None) -> Node:
+        """The value as one that is given, of this shape and dtype, by default of the same."""
+        return Node(self.name, Kind.INPUT, self.name, (), (), result or self.result, self.module, self.source)
 
     @property
     def where(self) -> str:

@@ -139,13 +139,12 @@ class _Pass:
 
     def _shows(self, node: Node) -> bool:
         """Whether units can be seen at a value."""
-        floats = "float" in getattr(node.result, "dtype", "")
         owned = {self.owner[space] for space in self._spaces(node.name) if space in self.owner}
         if node.name in self.seen.partial:
             return False
         if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
             return False
-        return floats and bool(owned)
+        return node.is_floating and bool(owned)
 
     def _is_site(self, node: Node) -> bool:
         return short_name(node.target) not in _VIEWS and self._is_end(node)

@@ -68,7 +68,7 @@ def _rows(graph: Graph, node: str, length: int) -> int:
     """How many numbers a value has for one example; of text for a window, which is longer than what was traced."""
     shape, given = graph.by_name[node].shape, graph.inputs[0]
     numbers = prod(shape[1:])
-    return numbers if getattr(given.result, "dtype", "").startswith("float") else numbers * length // given.shape[-1]
+    return numbers if given.is_floating else numbers * length // given.shape[-1]
 
 
 def fitted_at(

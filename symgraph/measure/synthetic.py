@@ -58,7 +58,7 @@ def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: N
     al., arXiv 1912.08795); a model's own text.
     """
     node = _only_input(graph)
-    is_text = not _is_floating(node)
+    is_text = not node.is_floating
     if is_text and not _predicts_next(models[0], node):
         cause = f"`{node.target}` are whole numbers, and the model does not predict the next of them"
         raise DataError("there is no way to make inputs for this model", cause=cause, remedy="name training data")
@@ -82,11 +82,6 @@ def _only_input(graph: Graph) -> Node:
         cause = f"it takes {names}, and inputs are made up one by one"
         raise DataError("there is no way to make inputs for this model", cause=cause, remedy="name training data")
     return graph.inputs[0]
-
-
-def _is_floating(node: Node) -> bool:
-    dtype: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
-    return dtype.is_floating_point
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Factors:
             if site.unknowns():
                 self.logs[site.start : site.start + site.blocks.count] = site.blocks.guess
         self.laws = {
-            call.name: self._law(call) for call in narrow.graph.calls if call.name in self.sites and _floats(call)
+            call.name: self._law(call) for call in narrow.graph.calls if call.name in self.sites and call.is_floating
         }
         self._last = {name: law.node.name for law in self.laws.values() for name in (law.node.name, *law.operands)}
         self._run = Interpreter(narrow.graph)
@@ -83,7 +83,7 @@ class Factors:
         if axes is None or tuple(wide_size(term, self.maps) for term in axes) != wide.shape:
             return
         movable = node.name not in self.narrow.graph.outputs if node.kind is Kind.CALL else node.target in free
-        site = Site(axes, blocks_of(axes, self.maps), self.size if movable and _floats(node) else -1)
+        site = Site(axes, blocks_of(axes, self.maps), self.size if movable and node.is_floating else -1)
         self.sites[node.name] = site
         self.size += len(site.unknowns())
 
@@ -115,7 +115,7 @@ class Factors:
         restored = {}
         for name, node in self.narrow.graph.state.items():
             site = self.sites.get(node.name)
-            if site is None or name not in state or not _floats(node):
+            if site is None or name not in state or not node.is_floating:
                 continue
             offset = self.narrow.offsets.get(name)
             full = state[name] if offset is None else widened(offset, site.axes, self.maps).added(state[name])
@@ -157,10 +157,6 @@ class Factors:
                 yield law, {value: self._carried(value, live[value]) for value in dict.fromkeys((*law.operands, name))}
             for gone in freed.get(name, ()):
                 live.pop(gone, None)
-
-
-def _floats(node: Node) -> bool:
-    return isinstance(node.result, Meta) and "float" in node.result.dtype
 
 
 def _sources(graph: Graph, node: Node, known: Collection[str]) -> Iterator[str]:

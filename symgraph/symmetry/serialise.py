@@ -42,7 +42,7 @@ def to_json(symmetry: Structure, indent: int | None = None) -> str:
     """The graph as JSON text, its keys in a fixed order (see the module for what is left out)."""
     graph = symmetry.graph
     state = [
-        {"name": node.name, "kind": str(node.kind), "target": node.target, "shape": node.shape, "dtype": _dtype(node)}
+        {"name": node.name, "kind": str(node.kind), "target": node.target, "shape": node.shape, "dtype": node.dtype}
         for node in graph.state.values()
     ]
     plain = {
@@ -110,10 +110,6 @@ def _edges(symmetry: Structure) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for space in symmetry.spaces:
         for position, outer in enumerate(space.fibre):
             yield f"space:{symmetry.spaces[outer].name}", f"space:{space.name}", {"kind": "fibre", "position": position}
-
-
-def _dtype(node: Node) -> str:
-    return node.result.dtype if isinstance(node.result, Tensor) else ""
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ evaluated in float64 throughout, so that an error of 1e-9 can be seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
@@ -199,20 +199,14 @@ class Interpreter:
 
     def _defaults_to_float32(self, node: Node, run: Any) -> bool:
         """Whether a call makes floats out of nothing, with no dtype given."""
-        makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
         says_dtype = any(name == "dtype" for name, _ in node.kwargs)
-        silent = not any(True for _ in node.refs()) and not says_dtype
-        return (
-            makes_float
-            and silent
-            and any(argument.name == "dtype" for argument in getattr(run, "_schema", _NONE).arguments)
-        )
+        if not node.is_floating or says_dtype or any(node.refs()):
+            return False
+        return any(argument.name == "dtype" for argument in getattr(run, "_schema", _NONE).arguments)
 
     def _reads_integers(self, node: Node) -> bool:
         """Whether a call turns integers into floats by itself, as a division does: torch would compute in float32."""
-        makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
-        operands = [self.graph.by_name[ref].result for ref in node.refs()]
-        return makes_float and not any(isinstance(operand, Meta) and "float" in operand.dtype for operand in operands)
+        return node.is_floating and not any(self.graph.by_name[ref].is_floating for ref in node.refs())
 
 
 def evaluate(
@@ -233,12 +227,12 @@ def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
 def alone(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Graph:
     """One node as a graph of its own, whose inputs are such tensors, by the names of the values that it reads."""
     node = graph.by_name[name]
-    nodes = []
-    for ref in dict.fromkeys(node.refs()):
-        operand = given[ref]
-        meta = Meta(tuple(operand.shape), str(operand.dtype).removeprefix("torch."))
-        nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
-    return Graph((*nodes, node), (name,))
+    inputs = [graph.by_name[ref].as_input(_meta(given[ref])) for ref in dict.fromkeys(node.refs())]
+    return Graph((*inputs, node), (name,))
+
+
+def _meta(tensor: Tensor) -> Meta:
+    return Meta(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
 class _NONE:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
+from symgraph.ir import Graph, Node, Ref, Shape, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
 
@@ -73,11 +73,10 @@ def _place(before: Shape, after: Shape, dim: int) -> tuple[int, int] | None:
 
 
 def _calls(node: Node, join: _Join, fresh: Callable[[str], str]) -> Iterator[Node]:
-    dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
     flat: list[Ref] = []
     for part, count in zip(join.parts, join.counts, strict=True):
         shape = resized(node.shape, join.axis, count * join.inside)
-        reshape = replace(node, name=fresh("reshape"), target="aten.reshape.default", kwargs=())
-        yield replace(reshape, args=(part, shape), result=Tensor(shape, dtype))
+        reshape = node.call(fresh("reshape"), "aten.reshape.default", (part, shape), shape)
+        yield reshape
         flat.append(Ref(reshape.name))
     yield replace(node, target=_CAT, args=(tuple(flat), join.axis), kwargs=())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from symgraph.ir import Graph, Node, Ref, Tensor
+from symgraph.ir import Graph, Node, Ref, Tensor, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
@@ -121,6 +121,5 @@ def _sliced(write: Write, start: int, stop: int, fresh: Fresh) -> Node:
 
 
 def _made(write: Write, target: str, args: tuple[Any, ...], size: int, fresh: Fresh) -> Node:
-    shape = write.whole.shape
-    result = Tensor((*shape[: write.dim], size, *shape[write.dim + 1 :]), write.whole.dtype)
-    return replace(write.node, name=fresh(short_name(target)), target=target, args=args, kwargs=(), result=result)
+    shape = resized(write.whole.shape, write.dim, size)
+    return write.node.call(fresh(short_name(target)), target, args, shape, write.whole.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor, map_refs
+from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, map_refs
 from symgraph.tracing.arguments import operator
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import draws, short_name
@@ -94,8 +94,7 @@ def _shown(node: Node, shape: tuple[int, ...], fresh: Any) -> list[Node]:
 
     def call(target: str, argument: Any, now: tuple[int, ...]) -> None:
         operand = Ref(made[-1].name) if made else node.args[0]
-        name, result = fresh(short_name(target)), Tensor(now, node.result.dtype)  # type: ignore[union-attr]
-        made.append(replace(node, name=name, target=target, args=(operand, argument), kwargs=(), result=result))
+        made.append(node.call(fresh(short_name(target)), target, (operand, argument), now))
 
     while len(shape) < len(node.shape):
         shape = (1, *shape)
@@ -128,7 +127,7 @@ class _Known:
 
 
 def _is_small_integer(node: Node) -> bool:
-    if node.kind is not Kind.CALL or not isinstance(node.result, Tensor) or "int" not in node.result.dtype:
+    if node.kind is not Kind.CALL or "int" not in node.dtype:
         return False
     return torch.Size(node.shape).numel() <= LONGEST
 

@@ -40,9 +40,7 @@ def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN
 def input_worlds(graph: Graph) -> tuple[World, ...]:
     """The worlds in which inputs differ, the plainest first and then one that closes rows of masks."""
     drawn = [
-        input_node
-        for input_node in graph.inputs
-        if _dtype(input_node).is_floating_point or _rows(graph, input_node.name) is None
+        input_node for input_node in graph.inputs if input_node.is_floating or _rows(graph, input_node.name) is None
     ]
     others = [world for world in WORLDS if world is not PLAIN]
     return (PLAIN, *sorted(others, key=lambda world: world.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
@@ -117,7 +115,7 @@ def generic_state(
     """
     state = random_state(graph, generator)
     for name, node in graph.state.items():
-        if name in graph.parameters and _dtype(node).is_floating_point and len(node.shape) < 2:
+        if name in graph.parameters and node.is_floating and len(node.shape) < 2:
             scale = biases if _is_bias(graph, node) else 1.0
             state[name] = scale * (0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64))
         elif name not in graph.parameters and buffers is not None and name in buffers:
@@ -170,7 +168,7 @@ def in_float64(output: Tensor) -> Tensor:
 
 
 def _dtype(node: Node) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
+    dtype: torch.dtype = getattr(torch, node.dtype)
     return dtype
 
 
@@ -221,5 +219,5 @@ def looked_up(user: Node, value: str) -> int | None:
 def _table(graph: Graph, user: Node, value: str) -> int | None:
     axis, first = looked_up(user, value), user.args[0] if user.args else None
     meta = graph.by_name[first.name].result if isinstance(first, Ref) else None
-    masks = _dtype(graph.by_name[value]) is torch.bool
+    masks = graph.by_name[value].dtype == "bool"
     return meta.shape[axis] if isinstance(meta, Meta) and axis is not None and not masks else None

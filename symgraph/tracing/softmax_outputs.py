@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.tracing.naming import numbering
 
 
@@ -14,7 +14,7 @@ def seen_by_softmax(graph: Graph) -> Graph:
     added: dict[str, Node] = {}
     for name in graph.outputs:
         node = graph.by_name[name]
-        if isinstance(node.result, Tensor) and "float" in node.result.dtype and node.shape:
+        if node.is_floating and node.shape:
             args = (Ref(name), -1)
             added[name] = Node(fresh("log_softmax"), Kind.CALL, "aten.log_softmax.int", args, result=node.result)
     outputs = tuple(added[o].name if o in added else o for o in graph.outputs)

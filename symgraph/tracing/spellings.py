@@ -87,7 +87,7 @@ def _power(node: Node, known: Known) -> Node:
         return replace(node, target="aten.pow.Tensor_Scalar", args=(node.args[0], 2))
     if node.target == "aten.pow.Tensor_Tensor":
         node = _with_number(node, known, "aten.pow.Tensor_Scalar")
-    if node.target != "aten.pow.Tensor_Scalar" or not _is_floating(node):
+    if node.target != "aten.pow.Tensor_Scalar" or not node.is_floating:
         return node
     target = _POWERS.get(node.args[1])
     return node if target is None else replace(node, target=target, args=node.args[:1])
@@ -95,7 +95,7 @@ def _power(node: Node, known: Known) -> Node:
 
 def _computed(node: Node, known: Known) -> Node:
     """A number made of numbers alone (the root of a width), as that number."""
-    if node.target not in _OF_NUMBERS or node.shape != () or node.kwargs or not _is_floating(node):
+    if node.target not in _OF_NUMBERS or node.shape != () or node.kwargs or not node.is_floating:
         return node
     numbers = [_number_of(operand, known) for operand in node.args]
     if None in numbers:
@@ -110,7 +110,7 @@ def _computed(node: Node, known: Known) -> Node:
 def _by_number(node: Node, known: Known) -> Node:
     """A sum or a product with a tensor that is made of one number, with the number written out."""
     both = len(node.args) == 2 and all(isinstance(operand, Ref) for operand in node.args)
-    if node.target not in _ARITHMETIC or node.kwargs or not both or not _is_floating(node):
+    if node.target not in _ARITHMETIC or node.kwargs or not both or not node.is_floating:
         return node
     value, number = known[node.args[0].name], _number_of(node.args[1], known)
     plain = number is not None and keeps_kind(value, node) and value.shape == node.shape
@@ -262,20 +262,20 @@ def _in_sections(node: Node, known: Known) -> Node:
 
 def _emptied(node: Node, known: Known) -> Node:
     """Memory that is only there to be written to, as zeros: what was never written cannot matter."""
-    if node.target not in _EMPTY or not isinstance(node.result, Tensor):
-        return node
-    return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
+    return _zeros(node) if node.target in _EMPTY and isinstance(node.result, Tensor) else node
+
+
+def _zeros(node: Node) -> Node:
+    """Zeros of the shape and dtype of a result."""
+    return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.dtype)),))
 
 
 def _no_times(node: Node, known: Known) -> Node:
     """Nothing of a tensor is nothing; what was finite is zero."""
-    if node.target != "aten.mul.Tensor" or not isinstance(node.result, Tensor) or not _is_floating(node):
+    if node.target != "aten.mul.Tensor" or not node.is_floating:
         return node
-    if 0 not in (
-        argument for argument in node.args if isinstance(argument, int | float) and not isinstance(argument, bool)
-    ):
-        return node
-    return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
+    numbers = [argument for argument in node.args if type(argument) in (int, float)]
+    return _zeros(node) if 0 in numbers else node
 
 
 def _unchanged(node: Node, known: Known) -> Node:
@@ -297,7 +297,7 @@ def _mean(node: Node, known: Known) -> Node:
     if node.target not in ("aten.div.Tensor", "aten.mul.Tensor") or not isinstance(node.args[0], Ref):
         return node
     total, number = known[node.args[0].name], node.args[1]
-    if total.target != "aten.sum.dim_IntList" or isinstance(number, Ref | bool) or not _is_floating(total):
+    if total.target != "aten.sum.dim_IntList" or isinstance(number, Ref | bool) or not total.is_floating:
         return node
     before, dims = known[total.args[0].name].shape, total.args[1]
     size = 1
@@ -347,10 +347,6 @@ def _one_group(node: Node, known: Known) -> Node:
     given = arguments(node) or {}
     args = (given["input"], node.shape[1:], given["weight"], given["bias"], given["eps"])
     return replace(node, target="aten.layer_norm.default", args=args, kwargs=())
-
-
-def _is_floating(node: Node) -> bool:
-    return isinstance(node.result, Tensor) and "float" in node.result.dtype
 
 
 def keeps_kind(before: Node, after: Node) -> bool:

@@ -7,14 +7,14 @@ vectors it is made of may have in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 
 import torch
 from torch import Tensor
 
-from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.thresholds import fed
@@ -39,8 +39,9 @@ class _Run:
     @property
     def numbers(self) -> tuple[float, ...]:
         """The numbers that may be an epsilon."""
-        found = (a for node in (*self.made, *self.calls) for a in node.args if isinstance(a, float))
-        return tuple(dict.fromkeys((0.0, *(a for a in found if 0 < a <= _LARGEST_EPSILON))))
+        arguments = (argument for node in (*self.made, *self.calls) for argument in node.args)
+        small = (number for number in arguments if isinstance(number, float) and 0 < number <= _LARGEST_EPSILON)
+        return tuple(dict.fromkeys((0.0, *small)))
 
 
 def with_stored_norms(graph: Graph) -> Graph:
@@ -87,16 +88,16 @@ class _Finder:
     def _start(self, node: Node) -> str | None:
         """The value that a call adds a vector along its channels to, or multiplies by one."""
         plain = node.target in _AFFINE and not node.kwargs and len(node.args) == 2 and len(node.shape) >= 2
-        fed = [arg.name for arg in node.args if isinstance(arg, Ref) and arg.name in self.fed]
-        if not plain or len(fed) != 1 or self.graph.by_name[fed[0]].shape != node.shape:
+        if not plain or not all(isinstance(operand, Ref) for operand in node.args):
             return None
-        others = [arg for arg in node.args if not (isinstance(arg, Ref) and arg.name in self.fed)]
-        divides = node.target == "aten.div.Tensor" and others[0] is node.args[0]
-        along = (1, *(node.shape[1:2]), *(1 for _ in node.shape[2:]))
-        vector = (
-            isinstance(others[0], Ref) and _with_rank(self.graph.by_name[others[0].name].shape, len(along)) == along
-        )
-        return fed[0] if vector and not divides else None
+        fed = [operand.name in self.fed for operand in node.args]
+        if fed.count(True) != 1:
+            return None
+        value, vector = (node.args[fed.index(is_fed)].name for is_fed in (True, False))
+        divided_by_value = node.target == "aten.div.Tensor" and fed[1]
+        known = self.graph.by_name
+        fits = known[value].shape == node.shape and _is_along_channels(known[vector].shape, node.shape)
+        return value if fits and not divided_by_value else None
 
     def _following(self, node: Node) -> Node | None:
         users = self.graph.users[node.name]
@@ -118,17 +119,14 @@ class _Finder:
     def norm(self, run: _Run) -> Node | None:
         """The batch norm that a run is, if it is one."""
         end = run.calls[-1]
-        if any(leaf.shape != end.shape[1:2] or "float" not in getattr(leaf.result, "dtype", "") for leaf in run.leaves):
+        if any(leaf.shape != end.shape[1:2] or not leaf.is_floating for leaf in run.leaves):
             return None
-        for leaves in permutations(run.leaves):
-            for roles in _ROLES:
-                if len(leaves) == sum(role is not None for role in roles):
-                    operands = [None if role is None else leaves[role] for role in roles]
-                    epsilon = next((number for number in run.numbers if self._is(run, operands, number)), None)
-                    if epsilon is not None:
-                        given = tuple(None if operand is None else Ref(operand.name) for operand in operands)
-                        args = (Ref(run.start), *given, False, 0.1, epsilon, False)
-                        return replace(end, target=_NORM, args=args, kwargs=())
+        for operands in _operands(run.leaves):
+            for epsilon in run.numbers:
+                if self._is(run, operands, epsilon):
+                    given = tuple(None if operand is None else Ref(operand.name) for operand in operands)
+                    args = (Ref(run.start), *given, False, 0.1, epsilon, False)
+                    return replace(end, target=_NORM, args=args, kwargs=())
         return None
 
     def _is(self, run: _Run, operands: list[Node | None], epsilon: float) -> bool:
@@ -149,19 +147,21 @@ class _Finder:
         return True
 
     def _computed(self, run: _Run, given: Mapping[str, Tensor]) -> Tensor:
-        inputs = (node for node in self.graph.nodes if node.name in given)
-        named = (
-            replace(n, kind=Kind.INPUT, target=n.name, args=(), kwargs=(), result=_meta(given[n.name])) for n in inputs
-        )
+        read = (node for node in self.graph.nodes if node.name in given)
+        inputs = (node.as_input(Meta(tuple(given[node.name].shape), "float64")) for node in read)
         calls = (node for node in (*run.made, *run.calls) if node.name not in given)
-        (made,) = Interpreter(Graph((*named, *calls), (run.calls[-1].name,))).run({}, given)
+        (made,) = Interpreter(Graph((*inputs, *calls), (run.calls[-1].name,))).run({}, given)
         return made
 
 
-def _with_rank(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    """A shape with axes of one entry in front."""
-    return (*(1 for _ in range(rank - len(shape))), *shape)
+def _operands(leaves: Sequence[Node]) -> Iterator[list[Node | None]]:
+    """All ways in which vectors may be gain, bias, mean and variance."""
+    fitting = [roles for roles in _ROLES if len(roles) - roles.count(None) == len(leaves)]
+    for order, roles in product(permutations(leaves), fitting):
+        yield [None if role is None else order[role] for role in roles]
 
 
-def _meta(value: Tensor) -> Meta:
-    return Meta(tuple(value.shape), "float64")
+def _is_along_channels(vector: Shape, value: Shape) -> bool:
+    """Whether a vector has the channels of a value, and no other axis."""
+    rank = len(value)
+    return (*[1] * (rank - len(vector)), *vector) == resized((1,) * rank, 1, value[1])

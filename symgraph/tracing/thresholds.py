@@ -14,7 +14,6 @@ import torch
 from torch import Generator, Tensor
 
 from symgraph.ir import Graph, Kind, Node, Ref
-from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
 from symgraph.tracing.worlds import around
 
@@ -70,11 +69,9 @@ def deciding(graph: Graph) -> dict[str, Numbers]:
 
 def _is_free(graph: Graph, value: str, numbers: Numbers) -> bool:
     """Whether a value may be any number: whole ones that are compared with 0 and 1 alone are masks, others indices."""
-    if "float" in _dtype(graph.by_name[value]):
-        return True
-    return (
-        "int" in _dtype(graph.by_name[value]) and any(n not in (0, 1) for n in numbers) and not looks_up(graph, value)
-    )
+    node = graph.by_name[value]
+    is_mask = all(number in (0, 1) for number in numbers)
+    return node.is_floating or ("int" in node.dtype and not is_mask and not looks_up(graph, value))
 
 
 def looks_up(graph: Graph, value: str) -> bool:
@@ -84,7 +81,7 @@ def looks_up(graph: Graph, value: str) -> bool:
         for user in graph.users[todo.pop()]:
             if short_name(user.target) in _LOOKUPS:
                 return True
-            if "int" in _dtype(user) and user.name not in seen:
+            if "int" in user.dtype and user.name not in seen:
                 seen.add(user.name)
                 todo.append(user.name)
     return False
@@ -101,7 +98,7 @@ def drawn(found: Mapping[str, Numbers], graph: Graph, generator: Generator, side
     for name, numbers in found.items():
         node = graph.by_name[name]
         value = _beside(list(node.shape), generator, numbers, side)
-        values[name] = value.round().long() if "int" in _dtype(node) else value
+        values[name] = value.round().long() if "int" in node.dtype else value
     return values
 
 
@@ -133,7 +130,3 @@ def _numbers(graph: Graph, node: Node) -> Iterator[float]:
 
 def _with_one(numbers: Iterator[float] | Numbers) -> Numbers:
     return tuple(dict.fromkeys((*numbers, 1.0)))
-
-
-def _dtype(node: Node) -> str:
-    return node.result.dtype if isinstance(node.result, Meta) else ""

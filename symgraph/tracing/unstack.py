@@ -9,11 +9,12 @@ regions have been measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
-from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
+from symgraph.ir import Graph, Node, Ref, Shape, resized
 from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.picks import picked
 
@@ -35,6 +36,22 @@ class _Pick:
     count: int
     moves: tuple[tuple[Node, int], ...]
     single: bool
+
+
+class _Way(NamedTuple):
+    """The way back from a pick to the reshape that made its axis, where that axis is there, and what lies between."""
+
+    cut: Node
+    axis: int
+    moves: tuple[tuple[Node, int], ...]
+
+
+class _Place(NamedTuple):
+    """The operand's axis that an axis is cut from, and how much of it lies outside and inside of that."""
+
+    axis: int
+    outer: int
+    inner: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +84,14 @@ def without_stacks(graph: Graph, turns: bool = False) -> Graph:
 
 def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:
     found = picked(node, known)
-    back = None if found is None else _traced_back(found.source, found.axis, known)
-    if found is None or back is None:
+    way = None if found is None else _traced_back(found.source, found.axis, known)
+    if found is None or way is None:
         return None
-    return _Pick(node, *back[:2], found.start, found.count, back[2], found.single)
+    return _Pick(node, way.cut, way.axis, found.start, found.count, way.moves, found.single)
 
 
-def _traced_back(
-    source: Node, axis: int, known: Mapping[str, Node]
-) -> tuple[Node, int, tuple[tuple[Node, int], ...]] | None:
-    """The way from a pick to the reshape that made its axis, if values are only moved on it, and that axis there."""
+def _traced_back(source: Node, axis: int, known: Mapping[str, Node]) -> _Way | None:
+    """The way from a pick to the reshape that made its axis, if values are only moved on it."""
     moves: list[tuple[Node, int]] = []
     while source.target not in _CUTS:
         before = _axis_before(source, axis, known)
@@ -86,14 +101,11 @@ def _traced_back(
         source, axis = known[source.args[0].name], before
     further = _behind_a_reshape(source, axis, known)
     if further is None:
-        return source, axis, tuple(moves)
-    cut, made, earlier = further
-    return cut, made, (*moves, (source, axis), *earlier)
+        return _Way(source, axis, tuple(moves))
+    return further._replace(moves=(*moves, (source, axis), *further.moves))
 
 
-def _behind_a_reshape(
-    reshape: Node, axis: int, known: Mapping[str, Node]
-) -> tuple[Node, int, tuple[tuple[Node, int], ...]] | None:
+def _behind_a_reshape(reshape: Node, axis: int, known: Mapping[str, Node]) -> _Way | None:
     """The way on where a reshape leaves an axis as it is (heads go into the batch) that an earlier one has made."""
     before, after = known[reshape.args[0].name], reshape.shape
     lead = prod(after[:axis])
@@ -126,12 +138,11 @@ def _before_the_cut(pick: _Pick, known: Mapping[str, Node], turns: bool) -> tupl
     place = _place(source.shape, pick.cut.shape, pick.axis)
     if place is None:
         return None
-    at, outer, inner = place
-    if outer > 1 and pick.single and _is_inside(pick, outer, known):
-        return tuple(_calls(pick, source, list(_every(pick, source.shape, at, outer, inner)))) if turns else None
-    if inner == 1 and source.target != "aten.stack.default":
+    if place.outer > 1 and pick.single and _is_inside(pick, place.outer, known):
+        return tuple(_calls(pick, source, _every(pick, source.shape, place))) if turns else None
+    if place.inner == 1 and source.target != "aten.stack.default":
         return None
-    return tuple(_calls(pick, source, list(_slice(pick, source.shape, at, outer, inner))))
+    return tuple(_calls(pick, source, _slice(pick, source.shape, place)))
 
 
 def _is_inside(pick: _Pick, outer: int, known: Mapping[str, Node]) -> bool:
@@ -154,31 +165,30 @@ def _order(pick: _Pick, known: Mapping[str, Node]) -> list[int]:
     return axes
 
 
-def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
+def _every(pick: _Pick, shape: Shape, place: _Place) -> Iterator[_Step]:
     """The positions of an axis at which it is the turn of what is picked, each with what it holds inside."""
     count = pick.cut.shape[pick.axis]
-    behind = (inner,) if inner > 1 else ()
-    whole = (*shape[:at], outer * count, *behind, *shape[at + 1 :])
-    if inner > 1:
-        yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
-    ends = (at, pick.start, outer * count, count)
-    yield _Step(pick.cut, "aten.slice.Tensor", ends, resized(whole, at, outer))
+    turns, inside = place.outer * count, (place.inner,) if place.inner > 1 else ()
+    whole = resized(shape, place.axis, turns, *inside)
+    if inside:
+        yield _reshaped(pick.cut, whole)
+    ends = (place.axis, pick.start, turns, count)
+    yield _Step(pick.cut, "aten.slice.Tensor", ends, resized(whole, place.axis, place.outer))
 
 
-def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
+def _slice(pick: _Pick, shape: Shape, place: _Place) -> Iterator[_Step]:
     """A slice of an axis, of what lies inside of `outer` where that stands around what is picked."""
-    size = pick.cut.shape[pick.axis] * inner
-    before = (outer,) if outer > 1 else ()
-    whole = (*shape[:at], *before, size, *shape[at + 1 :])
+    inner, outside = place.inner, (place.outer,) if place.outer > 1 else ()
+    whole = resized(shape, place.axis, *outside, pick.cut.shape[pick.axis] * inner)
     if whole != shape:
-        yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
-    at += outer > 1
-    ends = pick.start * inner, (pick.start + pick.count) * inner
-    yield _Step(pick.cut, "aten.slice.Tensor", (at, *ends), resized(whole, at, pick.count * inner))
+        yield _reshaped(pick.cut, whole)
+    axis = place.axis + len(outside)
+    ends = (axis, pick.start * inner, (pick.start + pick.count) * inner)
+    yield _Step(pick.cut, "aten.slice.Tensor", ends, resized(whole, axis, pick.count * inner))
 
 
-def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
-    """The operand's axis that `axis` is cut from, and how much of it lies outside and inside."""
+def _place(before: Shape, after: Shape, axis: int) -> _Place | None:
+    """Where in its operand an axis of a reshape comes from."""
     lead = prod(after[:axis])
     around = [prod(before[:axis]) for axis in range(len(before) + 1)]
     at = next((axis for axis in range(len(before)) if around[axis] <= lead < around[axis + 1]), None)
@@ -190,28 +200,17 @@ def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | Non
         return None
     inner = before[at] // taken
     ends = [prod(after[axis + 1 : end]) for end in range(axis + 1, len(after) + 1)]
-    return (at, outer, inner) if inner in ends else None
+    return _Place(at, outer, inner) if inner in ends else None
 
 
-def _calls(pick: _Pick, source: Node, first: list[_Step]) -> Iterator[Node]:
+def _calls(pick: _Pick, source: Node, first: Iterable[_Step]) -> Iterator[Node]:
     """The calls of some steps, then reshape and moves as they were; the last has the name of what is picked."""
-    dtype = pick.cut.result.dtype if isinstance(pick.cut.result, Tensor) else ""
-    node, at = pick.node, source.name
+    node, operand = pick.node, source.name
     steps = [*first, *_as_before(pick), _reshaped(node, node.shape)]
     for number, step in enumerate(steps):
         name = node.name if step is steps[-1] else f"{node.name}.pick{number}"
-        made = replace(
-            node,
-            name=name,
-            target=step.target,
-            args=(Ref(at), *step.args),
-            kwargs=(),
-            result=Tensor(step.shape, dtype),
-            module=step.like.module,
-            source=step.like.source,
-        )
-        at = name
-        yield made
+        yield step.like.call(name, step.target, (Ref(operand), *step.args), step.shape, pick.cut.dtype)
+        operand = name
 
 
 def _as_before(pick: _Pick) -> Iterator[_Step]:

@@ -6,10 +6,10 @@ made itself: of what comes in nothing is asked.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
-from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.tracing.arguments import arguments
 
 _CONVOLUTIONS = frozenset(f"aten.conv{axes}d.{overload}" for axes in (1, 2, 3) for overload in ("default", "padding"))
@@ -38,17 +38,12 @@ def _is_of_whole_windows(graph: Graph, node: Node, made: set[str]) -> bool:
     if given is None:
         return False
     weight, source = graph.by_name[given["weight"].name], graph.by_name[given["input"].name]
-    whole = given.get("padding") == "valid" or _every(given, "padding", 0)
-    plain = whole and given.get("groups", 1) == 1
-    if weight.kind is not Kind.PARAMETER or not plain or not len(source.shape) == len(weight.shape) == len(node.shape):
+    unpadded = given.get("padding") == "valid" or set(_for_every_axis(given.get("padding"), 0, 1)) == {0}
+    batched = len(source.shape) == len(weight.shape) == len(node.shape)
+    if weight.kind is not Kind.PARAMETER or not unpadded or given.get("groups", 1) != 1 or not batched:
         return False
     strides = _for_every_axis(given.get("stride"), 1, len(weight.shape) - 2)
     return set(weight.shape[2:]) == set(strides) == {1} or source.name in made
-
-
-def _every(given: dict[str, object], key: str, number: int) -> bool:
-    """Whether an argument is this number for every axis; it is where it is left out."""
-    return set(_for_every_axis(given.get(key), number, 1)) == {number}
 
 
 def _for_every_axis(given: object, default: int, axes: int) -> tuple[int, ...]:
@@ -62,35 +57,53 @@ def _for_every_axis(given: object, default: int, axes: int) -> tuple[int, ...]:
 def _map(graph: Graph, node: Node) -> tuple[Node, ...]:
     given = arguments(node) or {}
     weight, source = graph.by_name[given["weight"].name], graph.by_name[given["input"].name]
-    dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
     rank, kernel, written, entries = len(node.shape), weight.shape[2:], weight.shape[0], prod(weight.shape[1:])
     strides, dilations = (_for_every_axis(given.get(key), 1, len(kernel)) for key in ("stride", "dilation"))
-    made: list[Node] = []
+    parts = _Parts(node, {source.name: source.shape, weight.name: weight.shape})
+    matrix = parts.shaped("matrix", Ref(weight.name), (written, entries))
+    windows, channels_last = (source.shape[0], *node.shape[2:]), (0, *range(2, rank), 1)
+    if set(kernel) == {1} and strides == kernel:
+        read = parts.ordered("channels", Ref(source.name), channels_last)
+    else:
+        value = Ref(source.name)
+        for number, (taps, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
+            value = parts.unfolded(number, value, taps, stride, dilation)
+        by_window = parts.ordered("windows", value, (*channels_last, *range(rank, rank + len(kernel))))
+        read = parts.shaped("entries", by_window, (*windows, entries))
+    bias = () if given.get("bias") is None else (given["bias"],)
+    mapped = parts.call("map", "aten.linear.default", (read, matrix, *bias), (*windows, written))
+    parts.ordered("", mapped, (0, rank - 1, *range(1, rank - 1)))
+    return tuple(parts.made)
 
-    def call(part: str, operator: str, args: tuple[object, ...], shape: tuple[int, ...]) -> Ref:
-        name = f"{node.name}.{part}" if part else node.name
-        made.append(replace(node, name=name, target=operator, args=args, kwargs=(), result=Tensor(shape, dtype)))
+
+@dataclass
+class _Parts:
+    """The calls that a convolution is made of, and the shape of each value."""
+
+    convolution: Node
+    shapes: dict[str, Shape]
+    made: list[Node] = field(default_factory=list)
+
+    def call(self, part: str, operator: str, args: tuple[object, ...], shape: Shape) -> Ref:
+        name = f"{self.convolution.name}.{part}" if part else self.convolution.name
+        self.made.append(self.convolution.call(name, operator, args, shape))
+        self.shapes[name] = shape
         return Ref(name)
 
-    def ordered(part: str, value: Ref, shape: tuple[int, ...], order: tuple[int, ...]) -> Ref:
-        return call(part, "aten.permute.default", (value, order), tuple(shape[axis] for axis in order))
+    def shaped(self, part: str, value: Ref, shape: Shape) -> Ref:
+        return self.call(part, "aten.reshape.default", (value, shape), shape)
 
-    matrix = call("matrix", "aten.reshape.default", (Ref(weight.name), (written, entries)), (written, entries))
-    windows, last = (source.shape[0], *node.shape[2:]), (0, *range(2, rank), 1)
-    if set(kernel) == {1} and strides == kernel:
-        read = ordered("channels", Ref(source.name), source.shape, last)
-    else:
-        value, shape = Ref(source.name), source.shape
-        for axis, (taps, stride, apart) in enumerate(zip(kernel, strides, dilations, strict=True), 2):
-            reach, last_axis = (taps - 1) * apart + 1, len(shape)
-            shape = (*shape[:axis], node.shape[axis], *shape[axis + 1 :], reach)
-            value = call(f"windows{axis - 2}", "aten.unfold.default", (value, axis, reach, stride), shape)
-            if apart > 1:
-                shape = (*shape[:-1], taps)
-                value = call(f"taps{axis - 2}", "aten.slice.Tensor", (value, last_axis, 0, reach, apart), shape)
-        by_window = ordered("windows", value, shape, (*last, *range(rank, len(shape))))
-        read = call("entries", "aten.reshape.default", (by_window, (*windows, entries)), (*windows, entries))
-    bias = () if given.get("bias") is None else (given["bias"],)
-    mapped = call("map", "aten.linear.default", (read, matrix, *bias), (*windows, written))
-    ordered("", mapped, (*windows, written), (0, rank - 1, *range(1, rank - 1)))
-    return tuple(made)
+    def ordered(self, part: str, value: Ref, order: tuple[int, ...]) -> Ref:
+        shape = self.shapes[value.name]
+        return self.call(part, "aten.permute.default", (value, order), tuple(shape[axis] for axis in order))
+
+    def unfolded(self, number: int, value: Ref, taps: int, stride: int, dilation: int) -> Ref:
+        """The windows along a spatial axis, the taps of each along a new last axis."""
+        axis, last_axis = number + 2, len(self.shapes[value.name])
+        reach = (taps - 1) * dilation + 1
+        shape = resized(self.shapes[value.name], axis, self.convolution.shape[axis])
+        windows = self.call(f"windows{number}", "aten.unfold.default", (value, axis, reach, stride), (*shape, reach))
+        if dilation == 1:
+            return windows
+        every = (windows, last_axis, 0, reach, dilation)
+        return self.call(f"taps{number}", "aten.slice.Tensor", every, (*shape, taps))

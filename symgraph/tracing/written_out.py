@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from string import ascii_letters
 from typing import Any
 
-from symgraph.ir import Graph, Kind, Node, Ref, Shape, Tensor
+from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.einsum import product_of
 from symgraph.tracing.naming import numbering
@@ -27,15 +27,7 @@ class Writer:
 
     def call(self, target: str, args: tuple[Any, ...], shape: Shape, dtype: str = "") -> Ref:
         """Appends a call whose result has the dtype of the whole, unless another is given."""
-        whole = self.node.result.dtype if isinstance(self.node.result, Tensor) else "float32"
-        made = replace(
-            self.node,
-            name=self.fresh(short_name(target)),
-            target=target,
-            args=args,
-            kwargs=(),
-            result=Tensor(shape, dtype or whole),
-        )
+        made = self.node.call(self.fresh(short_name(target)), target, args, shape, dtype)
         self.nodes.append(made)
         return Ref(made.name)
 
@@ -221,7 +213,7 @@ def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
     plain = product.target == "aten.mul.Tensor" and len(set(factors)) == 2 and not given.get("dtype")
     rank = len(product.shape)
     last = [dim % rank for dim in given["dim"] or ()] == [rank - 1]
-    if not plain or not last or not all(_is_floating(writer.known[factor.name]) for factor in factors):
+    if not plain or not last or not all(writer.known[factor.name].is_floating for factor in factors):
         return False
     if "mean" in writer.node.target:
         share = writer.call("aten.div.Tensor", (factors[0], product.shape[-1]), writer.shape(factors[0]))
@@ -241,10 +233,6 @@ def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
     if given["keepdim"]:
         writer.call("aten.reshape.default", (found, writer.node.shape), writer.node.shape)
     return True
-
-
-def _is_floating(node: Node) -> bool:
-    return isinstance(node.result, Tensor) and "float" in node.result.dtype
 
 
 def _in_parts(writer: Writer, given: dict[str, Any]) -> bool:
@@ -272,10 +260,10 @@ def _put(writer: Writer, given: dict[str, Any]) -> bool:
     if len(at) != 1 or not isinstance(given["values"], Ref):
         return False
     index = writer.known[given["indices"][at[0]].name]
-    if isinstance(index.result, Tensor) and index.result.dtype == "bool":
+    if index.dtype == "bool":
         return at == [0] and not given["accumulate"] and _put_by_mask(writer, given, index)
     shape, (dim,) = writer.node.shape, at
-    slices = (*shape[:dim], *index.shape, *shape[dim + 1 :])
+    slices = resized(shape, dim, *index.shape)
     if len(index.shape) != 1 or writer.shape(given["values"]) != slices:
         return False
     target = "aten.index_add.default" if given["accumulate"] else "aten.index_copy.default"

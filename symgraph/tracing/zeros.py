@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
-from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs, resized
+from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs, resized, rewired
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.uniform import uniform
@@ -37,7 +37,7 @@ def _zeros(graph: Graph) -> frozenset[str]:
 
 
 def _counts(node: Node) -> bool:
-    return isinstance(node.result, Tensor) and "float" not in node.result.dtype
+    return node.dtype != "" and not node.is_floating
 
 
 @dataclass
@@ -57,11 +57,7 @@ class _Remaking:
         self.made = []
         reading = self._padded(node) if node.target == _JOINED else None
         if reading is None:
-            args, kwargs = (
-                map_refs(node.args, self._own),
-                tuple((name, map_refs(value, self._own)) for name, value in node.kwargs),
-            )
-            reading = replace(node, args=args, kwargs=kwargs)
+            reading = rewired(node, self._own, name=node.name, module=node.module)
         yield from self.made
         yield reading
 
@@ -70,11 +66,12 @@ class _Remaking:
         before = self.known[ref.name]
         if ref.name not in self.zeros or not isinstance(before.result, Tensor):
             return ref
-        args, kwargs = (before.shape,), (("dtype", DType(before.result.dtype)),)
-        self.made.append(
-            replace(before, name=self.fresh("zeros"), target="aten.zeros.default", args=args, kwargs=kwargs)
-        )
-        return Ref(self.made[-1].name)
+        zeros = before.call(self.fresh("zeros"), "aten.zeros.default", (before.shape,), before.shape)
+        return self._add(replace(zeros, kwargs=(("dtype", DType(before.dtype)),)))
+
+    def _add(self, node: Node) -> Ref:
+        self.made.append(node)
+        return Ref(node.name)
 
     def _padded(self, node: Node) -> Node | None:
         """A concatenation with zeros at its ends, as what stands between them with padding."""
@@ -94,10 +91,6 @@ class _Remaking:
         return sum(self.known[part.name].shape[dim] for part in parts)
 
     def _joined(self, node: Node, inner: tuple[Ref, ...], dim: int) -> Ref:
-        dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
         shape = resized(node.shape, dim, self._width(inner, dim))
         parts = map_refs(inner, self._own)
-        self.made.append(
-            replace(node, name=self.fresh("cat"), args=(parts, dim), kwargs=(), result=Tensor(shape, dtype))
-        )
-        return Ref(self.made[-1].name)
+        return self._add(node.call(self.fresh("cat"), _JOINED, (parts, dim), shape))
