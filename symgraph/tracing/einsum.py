@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 from string import ascii_letters
-from typing import Any
+from typing import Any, NamedTuple
 
 from symgraph.ir import Shape
 
@@ -20,12 +20,17 @@ class Step:
     shape: Shape
 
 
-# An operand by its number, with a label for each of its axes.
-_Labelled = tuple[int, str]
+class _Operand(NamedTuple):
+    """An operand by its number, with a label for each of its axes."""
+
+    number: int
+    labels: str
 
 
 @dataclass
 class _Plan:
+    """The steps so far: the size of each label, and the shapes of the operands and of all results."""
+
     sizes: dict[str, int]
     shapes: list[Shape]
     steps: list[Step] = field(default_factory=list)
@@ -35,12 +40,14 @@ class _Plan:
         self.shapes.append(shape)
         return len(self.shapes) - 1
 
-    def ordered(self, at: int, labels: str, wanted: str) -> int:
+    def ordered(self, operand: _Operand, wanted: str) -> int:
         """The operand with its axes in another order."""
+        number, labels = operand
         if labels == wanted:
-            return at
+            return number
         order = tuple(labels.index(label) for label in wanted)
-        return self.call("aten.permute.default", (at,), (order,), tuple(self.shapes[at][place] for place in order))
+        shape = tuple(self.shapes[number][axis] for axis in order)
+        return self.call("aten.permute.default", (number,), (order,), shape)
 
     def shaped(self, at: int, shape: Shape) -> int:
         """The operand with other cuts between axes."""
@@ -67,38 +74,39 @@ def product_of(
     terms = _terms(equation, shapes)
     if terms is None or len(shapes) != 2:
         return None
-    (left, right), out = terms
+    operands, out = terms
     sizes: dict[str, int] = {}
-    for label, size in zip(left + right, (*shapes[0], *shapes[1]), strict=True):
+    for label, size in zip("".join(operands), (*shapes[0], *shapes[1]), strict=True):
         sizes[label] = max(size, sizes.get(label, 1))
     plan = _Plan(sizes, list(shapes))
-    spread = [_without_ones(plan, at, labels) for at, labels in enumerate((left, right))]
-    if None in spread:
+    left, right = (_without_ones(plan, _Operand(number, labels)) for number, labels in enumerate(operands))
+    if left is None or right is None:
         return None
-    (first, left), (second, right) = (found for found in spread if found is not None)
-    repeated = any(len(set(term)) < len(term) for term in (left, right, out))
-    if repeated or not set(out) <= set(left + right):
+    repeated = any(len(set(labels)) < len(labels) for labels in (left.labels, right.labels, out))
+    if repeated or not set(out) <= set(left.labels + right.labels):
         return None
+    shared = [label for label in left.labels if label in right.labels]
     # A label of one operand alone would be summed by itself.
-    if any(label not in out and (label in left) != (label in right) for label in sizes):
+    if any(label not in out and label not in shared for label in left.labels + right.labels):
         return None
-    contracted = [label for label in left if label in right and label not in out]
-    if one and left == right and set(out) <= set(left) and contracted:
-        _sum_of_squares(plan, first, left, out)
+    contracted = set(shared).difference(out)
+    if one and left.labels == right.labels and contracted:
+        _sum_of_squares(plan, left, out)
     elif contracted:
-        _matrix_product(plan, *_in_order(((first, left), (second, right)), out, matrix_first), out)
+        _matrix_product(plan, *_in_order(left, right, out, matrix_first), out)
     else:
-        _entry_by_entry(plan, ((first, left), (second, right)), out)
+        _entry_by_entry(plan, (left, right), out)
     return tuple(plan.steps)
 
 
-def _without_ones(plan: _Plan, at: int, labels: str) -> _Labelled | None:
+def _without_ones(plan: _Plan, operand: _Operand) -> _Operand | None:
     """An operand without the axes that are spread over those of the other one; None where sizes do not agree."""
-    shape = plan.shapes[at]
-    kept = [place for place, label in enumerate(labels) if shape[place] > 1 or plan.sizes[label] == 1]
-    if any(shape[place] != plan.sizes[labels[place]] for place in kept):
+    axes = zip(operand.labels, plan.shapes[operand.number], strict=True)
+    kept = [(label, size) for label, size in axes if size > 1 or plan.sizes[label] == 1]
+    if any(size != plan.sizes[label] for label, size in kept):
         return None
-    return plan.shaped(at, tuple(shape[place] for place in kept)), "".join(labels[place] for place in kept)
+    number = plan.shaped(operand.number, tuple(size for _, size in kept))
+    return _Operand(number, "".join(label for label, _ in kept))
 
 
 def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
@@ -111,62 +119,69 @@ def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
     if len(operands) != len(shapes):
         return None
     spare = [letter for letter in ascii_letters if letter not in text]
-    ranks = [len(shape) - len(operand.replace("...", "")) for operand, shape in zip(operands, shapes, strict=True)]
-    if any(rank < 0 or (rank > 0 and "..." not in operand) for operand, rank in zip(operands, ranks, strict=True)):
+    dotted = [len(shape) - len(operand.replace("...", "")) for operand, shape in zip(operands, shapes, strict=True)]
+    if any(axes < 0 or (axes > 0 and "..." not in operand) for operand, axes in zip(operands, dotted, strict=True)):
         return None
-    dots = "".join(spare[: max(ranks)])
-    spelled = [op.replace("...", dots[len(dots) - rank :]) for op, rank in zip(operands, ranks, strict=True)]
+    dots = "".join(spare[: max(dotted)])
+    spelled = [operand.replace("...", dots[len(dots) - axes :]) for operand, axes in zip(operands, dotted, strict=True)]
     return spelled, out.replace("...", dots)
 
 
-def _in_order(operands: tuple[_Labelled, _Labelled], out: str, matrix_first: bool) -> tuple[_Labelled, _Labelled]:
+def _among(labels: str, *terms: str) -> str:
+    """Those labels that all of these have."""
+    return "".join(label for label in labels if all(label in term for term in terms))
+
+
+def _beside(labels: str, out: str) -> str:
+    """Those labels that this has not."""
+    return "".join(label for label in labels if label not in out)
+
+
+def _in_order(left: _Operand, right: _Operand, out: str, matrix_first: bool) -> tuple[_Operand, _Operand]:
     """Which operand stands on the left: a value before a stored matrix, or else what does not end the result."""
-    left, right = operands
-    ends = bool(out) and out[-1] in left[1] and out[-1] not in right[1]
-    shared = any(label in left[1] and label in right[1] for label in out)
-    return (right, left) if ends or (matrix_first and not shared) else (left, right)
+    ends = out[-1:] in left.labels and out[-1:] not in right.labels
+    batch = _among(out, left.labels, right.labels)
+    return (right, left) if ends or (matrix_first and not batch) else (left, right)
 
 
-def _matrix_product(plan: _Plan, left: _Labelled, right: _Labelled, out: str) -> None:
-    (first, a), (second, b) = left, right
-    batch = "".join(label for label in out if label in a and label in b)
-    inner = "".join(label for label in a if label in b and label not in out)
-    own = [label for label in out if label not in batch]
-    rows, columns = ("".join(label for label in own if label in term) for term in (a, b))
-    rows_first = plan.ordered(first, a, batch + rows + inner)
+def _matrix_product(plan: _Plan, left: _Operand, right: _Operand, out: str) -> None:
+    batch = _among(out, left.labels, right.labels)
+    inner = _beside(_among(left.labels, right.labels), out)
+    rows, columns = (_beside(_among(out, operand.labels), batch) for operand in (left, right))
+    rows_first = plan.ordered(left, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.
     row_sizes = plan.of(rows) if not batch and rows else (plan.size(rows),)
     lead = (*plan.of(batch), *row_sizes)
     rows_first = plan.shaped(rows_first, (*lead, plan.size(inner)))
-    columns_last = _right(plan, second, b, batch, inner, columns)
+    columns_last = _right(plan, right, batch, inner, columns)
     product = plan.call("aten.matmul.default", (rows_first, columns_last), (), (*lead, plan.size(columns)))
     product = plan.shaped(product, plan.of(batch + rows + columns))
-    plan.ordered(product, batch + rows + columns, out)
+    plan.ordered(_Operand(product, batch + rows + columns), out)
 
 
-def _right(plan: _Plan, at: int, labels: str, batch: str, inner: str, columns: str) -> int:
+def _right(plan: _Plan, right: _Operand, batch: str, inner: str, columns: str) -> int:
     """The right operand; where it holds its columns before what is summed over, as a transpose."""
-    turned = bool(columns) and labels.index(columns[0]) < labels.index(inner[0])
-    wanted = batch + columns + inner if turned else batch + inner + columns
-    moved = plan.ordered(at, labels, wanted)
-    sizes = (plan.size(columns), plan.size(inner)) if turned else (plan.size(inner), plan.size(columns))
-    moved = plan.shaped(moved, (*plan.of(batch), *sizes))
+    turned = bool(columns) and right.labels.index(columns[0]) < right.labels.index(inner[0])
+    first, last = (columns, inner) if turned else (inner, columns)
+    matrix = plan.ordered(right, batch + first + last)
+    matrix = plan.shaped(matrix, (*plan.of(batch), plan.size(first), plan.size(last)))
     if not turned:
-        return moved
-    return plan.call("aten.transpose.int", (moved,), (-2, -1), (*plan.of(batch), *sizes[::-1]))
+        return matrix
+    return plan.call("aten.transpose.int", (matrix,), (-2, -1), (*plan.of(batch), plan.size(last), plan.size(first)))
 
 
-def _sum_of_squares(plan: _Plan, at: int, labels: str, out: str) -> None:
-    kept = "".join(label for label in labels if label in out)
-    summed = tuple(place - len(labels) for place, label in enumerate(labels) if label not in out)
-    squares = plan.call("aten.pow.Tensor_Scalar", (at,), (2,), plan.of(labels))
+def _sum_of_squares(plan: _Plan, operand: _Operand, out: str) -> None:
+    number, labels = operand
+    kept = _among(labels, out)
+    summed = tuple(axis - len(labels) for axis, label in enumerate(labels) if label not in out)
+    squares = plan.call("aten.pow.Tensor_Scalar", (number,), (2,), plan.of(labels))
     total = plan.call("aten.sum.dim_IntList", (squares,), (summed,), plan.of(kept))
-    plan.ordered(total, kept, out)
+    plan.ordered(_Operand(total, kept), out)
 
 
-def _entry_by_entry(plan: _Plan, operands: tuple[_Labelled, _Labelled], out: str) -> None:
+def _entry_by_entry(plan: _Plan, operands: tuple[_Operand, _Operand], out: str) -> None:
     factors = []
-    for at, labels in operands:
-        value = plan.ordered(at, labels, "".join(label for label in out if label in labels))
-        factors.append(plan.shaped(value, tuple(plan.sizes[label] if label in labels else 1 for label in out)))
+    for operand in operands:
+        value = plan.ordered(operand, _among(out, operand.labels))
+        factors.append(plan.shaped(value, tuple(plan.sizes[label] if label in operand.labels else 1 for label in out)))
     plan.call("aten.mul.Tensor", tuple(factors), (), plan.of(out))

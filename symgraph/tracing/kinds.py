@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -108,29 +109,27 @@ def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
     """One picture in the forms that models take: patches in a row with their grid, whole, or cut into tiles."""
     vision = getattr(config, "vision_config", config)
     if "image_grid_thw" in accepted:
-        merge, frames = (
-            int(setting(vision, "spatial_merge_size", default=1)),
-            int(setting(vision, "temporal_patch_size", default=1)),
-        )
-        side, patch = 2 * merge, int(setting(vision, "patch_size"))
+        side = 2 * int(setting(vision, "spatial_merge_size", default=1))
+        frames = int(setting(vision, "temporal_patch_size", default=1))
+        patch = int(setting(vision, "patch_size"))
         channels = int(setting(vision, "in_channels", "in_chans", "num_channels", default=3))
-        grid = torch.tensor([[1, side, side]])
-        yield {"pixel_values": noise(side * side, channels * frames * patch * patch), "image_grid_thw": grid}
+        patches = noise(side * side, channels * frames * patch * patch)
+        yield {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, side, side]])}
     picture = MAKERS["pixel_values"](vision)[:1]
-    sizes = {"image_sizes": torch.tensor([picture.shape[-2:]])} if "image_sizes" in accepted else {}
-    for tiles in (None, 1, 2, 3, 5):
-        pixels = picture if tiles is None else picture.expand(tiles, *picture.shape[1:]).unsqueeze(0)
-        for more in ({}, sizes) if sizes else ({},):
-            yield {"pixel_values": pixels, **more}
+    tiled = [picture.expand(tiles, *picture.shape[1:]).unsqueeze(0) for tiles in (1, 2, 3, 5)]
+    for pixels in (picture, *tiled):
+        yield {"pixel_values": pixels}
+        if "image_sizes" in accepted:
+            yield {"pixel_values": pixels, "image_sizes": torch.tensor([picture.shape[-2:]])}
 
 
 def _sounds(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
     sound = getattr(config, "audio_config", config)
-    for features in (MAKERS["input_features"](sound)[:1], MAKERS["input_features"](sound)[:1].transpose(1, 2)):
-        for mask in ("feature_attention_mask", "input_features_mask", "audio_attention_mask"):
-            if mask in accepted:
-                for length in features.shape[1:]:
-                    yield {"input_features": features, mask: torch.ones(1, length, dtype=torch.long)}
+    drawn = MAKERS["input_features"]
+    masks = ("feature_attention_mask", "input_features_mask", "audio_attention_mask")
+    for features in (drawn(sound)[:1], drawn(sound)[:1].transpose(1, 2)):
+        for mask, length in product(filter(accepted.__contains__, masks), features.shape[1:]):
+            yield {"input_features": features, mask: torch.ones(1, length, dtype=torch.long)}
         yield {"input_features": features}
 
 
@@ -140,11 +139,10 @@ def _masked(model: nn.Module, config: Any, plain: Mapping[str, Tensor], name: st
         lengths: Any = model._get_feat_extract_output_lengths
         positions = int(lengths(next(iter(plain.values())).shape[1]))
     else:
-        picture = next(iter(plain.values()))
-        patch = setting(config, "patch_size")
-        positions = math.prod(
-            length // (patch if isinstance(patch, int) else patch[-1]) for length in picture.shape[-2:]
-        )
+        height, width = next(iter(plain.values())).shape[-2:]
+        size = setting(config, "patch_size")
+        patch = size if isinstance(size, int) else size[-1]
+        positions = (height // patch) * (width // patch)
     return {**_cpu(plain), name: (torch.arange(positions) % 2 == 0).expand(_batch(plain), positions)}
 
 

@@ -47,6 +47,11 @@ class Repeat:
         head, _, _ = name.removeprefix(f"{self.path}.").partition(".")
         return int(head) if head.isdigit() and name.startswith(f"{self.path}.{head}") else None
 
+    def is_second(self, name: str) -> bool:
+        """Whether a name is that of something in the blocks of the second period."""
+        at = self.block(name)
+        return at is not None and self.period <= at - self.start < 2 * self.period
+
     def moved(self, name: str, periods: int) -> str:
         """What a name inside of a block is called some periods further on."""
         at = self.block(name)
@@ -147,11 +152,7 @@ def _readers(whole: Recording, block: Mapping[str, int | None]) -> defaultdict[s
 def _numbered(calls: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, ...], tuple[str, ...]]:
     """Calls named by their order."""
     names: dict[str, str] = {}
-
-    def renamed(ref: Ref) -> Ref:
-        head, mark, part = ref.name.partition("#")
-        return Ref(f"{names.get(head, head)}{mark}{part}")
-
+    renamed = partial(_renamed, names)
     nodes = []
     for number, node in enumerate(calls):
         nodes.append(rewired(node, renamed, name=f"%{number}", module=node.module))
@@ -179,11 +180,7 @@ def all_names(names: Iterable[str], repeats: Iterable[Repeat]) -> set[str]:
     """Names of parameters, with those of the copies."""
     every_name = set(names)
     for repeat in repeats:
-        second = [
-            name
-            for name in every_name
-            if (at := repeat.block(name)) is not None and repeat.period <= at - repeat.start < 2 * repeat.period
-        ]
+        second = filter(repeat.is_second, every_name)
         every_name |= {repeat.moved(name, time) for name in second for time in range(1, repeat.times - 1)}
     return every_name
 
@@ -240,14 +237,10 @@ class _Copies:
         for time in range(1, self.repeat.times - 1):
             copies.append(tuple(self._copy(node, time) for node in self.second))
         last = {node.name: copies[-1][place].name for place, node in enumerate(self.second)}
-        names = [*(name for node in self.after for name in node.refs()), *self.outputs]
-        read = set(map(_whole, names))
-        if not read.isdisjoint(self.at[0]):
+        read_behind = [*(name for node in self.after for name in node.refs()), *self.outputs]
+        if not self.at[0].keys().isdisjoint(map(_whole, read_behind)):
             return None
-
-        def at_last(ref: Ref) -> Ref:
-            return _renamed(ref, last)
-
+        at_last = partial(_renamed, last)
         after = tuple(rewired(node, at_last, name=node.name, module=node.module) for node in self.after)
         inside = tuple(node for period in copies for node in period)
         outputs = tuple(at_last(Ref(output)).name for output in self.outputs)
@@ -273,11 +266,14 @@ class _Copies:
             return first.get(head) == second[other_head]
         if other_head in first:
             return head not in first
-        return (self.repeat.moved(one, 1) if self._moves(other) else one) == other
+        return (self.repeat.moved(one, 1) if self.repeat.is_second(other) else one) == other
 
     def _copy(self, node: Node, time: int) -> Node:
         """A call of the second period, `time` periods further on."""
         first, second = self.at
+
+        def of_copy(name: str) -> str:
+            return self.repeat.moved(name, time) if self.repeat.is_second(name) else name
 
         def moved(ref: Ref) -> Ref:
             head, mark, part = ref.name.partition("#")
@@ -286,15 +282,9 @@ class _Copies:
             if head in first:
                 name = self.second[first[head]].name
                 return Ref(f"{f'{name}.{time - 1}' if time > 1 else name}{mark}{part}")
-            return Ref(self.repeat.moved(ref.name, time) if self._moves(ref.name) else ref.name)
+            return Ref(of_copy(ref.name))
 
-        module = self.repeat.moved(node.module, time) if self._moves(node.module) else node.module
-        return rewired(node, moved, name=f"{node.name}.{time}", module=module)
-
-    def _moves(self, name: str) -> bool:
-        """Whether a name is that of something in the blocks of the second period."""
-        at = self.repeat.block(name)
-        return at is not None and self.repeat.period <= at - self.repeat.start < 2 * self.repeat.period
+        return rewired(node, moved, name=f"{node.name}.{time}", module=of_copy(node.module))
 
 
 def _whole(name: str) -> str:
@@ -305,6 +295,6 @@ def _any(_: Ref) -> Ref:
     return Ref("")
 
 
-def _renamed(ref: Ref, names: Mapping[str, str]) -> Ref:
+def _renamed(names: Mapping[str, str], ref: Ref) -> Ref:
     head, mark, part = ref.name.partition("#")
     return Ref(f"{names[head]}{mark}{part}") if head in names else ref

@@ -156,10 +156,12 @@ def first_floating(state: Mapping[str, Tensor]) -> Tensor:
 
 def float64(state: Mapping[str, Tensor]) -> State:
     """Every floating tensor in float64, detached."""
-    return {
-        name: tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
-        for name, tensor in state.items()
-    }
+    return in_dtype({name: tensor.detach() for name, tensor in state.items()}, torch.float64)
+
+
+def in_dtype(state: Mapping[str, Tensor], dtype: torch.dtype) -> State:
+    """Every floating tensor in a dtype; the others as they are."""
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def in_float64(output: Tensor) -> Tensor:
