@@ -86,8 +86,8 @@ def blendable(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> Iter
 
 def _twice(symmetry: SymmetryGraph, space: Space) -> bool:
     """Whether the space stands twice on one block, so that copies would meet copies."""
-    found = (b for name in symmetry.acting_on[space.id] for b in blocks(symmetry.acting_terms[name]))
-    return any(sum(x.space == space.id for x in b) > 1 for b in found)
+    found = (block for name in symmetry.acting_on[space.id] for block in blocks(symmetry.acting_terms[name]))
+    return any(sum(leaf.space == space.id for leaf in block) > 1 for block in found)
 
 
 def split(
@@ -131,20 +131,20 @@ def _freed(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: M
 
 def _equal(symmetry: SymmetryGraph, space: Space, b: State) -> Tensor:
     """For every unit the first one that is entered as it is: (n,)."""
-    names = [parameter for parameter in symmetry.parameters_of[space.id] if parameter in b]
-    state = symmetry.stacked(symmetry.shifted({p: b[p] for p in names}))
-    rows = []
+    state = _acted_on(symmetry, space, b)
+    parts = []
     for block in blocks_on(symmetry, space.id, [state], state.__contains__):
         dim = block.dim(space.id)
         if not block.leaves[dim].dual:
-            rows.append(unfold(block.tensors[0], [dim]))
-    if not rows:
+            parts.append(unfold(block.tensors[0], [dim]))
+    if not parts:
         return torch.arange(space.size)
-    x = torch.cat(rows, dim=1)
+    rows = torch.cat(parts, dim=1)
     # Equal units have equal projections, so that they stand next to each other in that order.
-    order = (x @ torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0)).to(x)).argsort()
-    norm = x[order].norm(dim=1)
-    same = (x[order].diff(dim=0).norm(dim=1) <= EQUAL * norm[1:]) & (norm[1:] > 0)
+    direction = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0)).to(rows)
+    order = (rows @ direction).argsort()
+    norm = rows[order].norm(dim=1)
+    same = (rows[order].diff(dim=0).norm(dim=1) <= EQUAL * norm[1:]) & (norm[1:] > 0)
     group = torch.cat([order.new_zeros(1), (~same).cumsum(0)])
     first = torch.full_like(order, space.size).scatter_reduce(0, group, order, "amin")
     return torch.empty_like(order).scatter(0, order, first[group])
@@ -173,87 +173,91 @@ def soften(
     found: list[Blend] = []
     for space in blendable(symmetry, patterns):
         sides = _sides(symmetry, space, a, b, weights)
-        c = (sides.enter + sides.leave).cpu().double()
-        scale = float(c.diagonal().mean().abs().clamp_min(1e-300))
-        even = [1.0 / space.size] * space.size
+        correlation = (sides.enter + sides.leave).cpu().double()
+        scale = float(correlation.diagonal().mean().abs().clamp_min(1e-300))
+        costs, even = (-correlation / scale).numpy(), [1.0 / space.size] * space.size
         with warnings.catch_warnings(action="ignore"):
-            plan = ot.sinkhorn(even, even, (-c / scale).numpy(), temperature, "sinkhorn_stabilized", SINKHORN_ROUNDS)
-        p = space.size * torch.from_numpy(plan)
-        if not max(float((p.sum(k) - 1).abs().max()) for k in (0, 1)) <= EVEN:
+            plan = ot.sinkhorn(even, even, costs, temperature, "sinkhorn_stabilized", SINKHORN_ROUNDS)
+        soft = space.size * torch.from_numpy(plan)
+        if not max(float((soft.sum(dim) - 1).abs().max()) for dim in (0, 1)) <= EVEN:
             raise UsageError(
                 f"no soft permutation of {space.name} was found at temperature {temperature:g}",
                 cause="Sinkhorn's iteration did not converge",
                 remedy="raise the temperature, or leave it out: permutations are what it tends to towards 0",
             )
-        found.append(Blend(symmetry, space.id, Element(matrix=p)))
+        found.append(Blend(symmetry, space.id, Element(matrix=soft)))
         b = found[-1].apply(b)
     return tuple(found)
 
 
 def _sides(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: Mapping[str, float]) -> _Sides:
-    like = next(iter(b.values()))
-    n = space.size
-    tables = {dual: torch.zeros(n, n).to(like) for dual in (False, True)}
-    squares = {dual: torch.zeros(n).to(like) for dual in (False, True)}
-    names = [parameter for parameter in symmetry.parameters_of[space.id] if parameter in a and parameter in b]
-    states = [symmetry.stacked(symmetry.shifted({p: s[p] for p in names})) for s in (a, b)]
+    like, size = next(iter(b.values())), space.size
+    tables = {dual: torch.zeros(size, size).to(like) for dual in (False, True)}
+    squares = {dual: torch.zeros(size).to(like) for dual in (False, True)}
+    states = [_acted_on(symmetry, space, state) for state in (a, b)]
     for block in blocks_on(symmetry, space.id, states, weights.__contains__):
-        dim, w = block.dim(space.id), weights[block.parameter]
-        x, y = (unfold(tensor, [dim]) for tensor in block.tensors)
+        dim, weight = block.dim(space.id), weights[block.parameter]
+        first, second = (unfold(tensor, [dim]) for tensor in block.tensors)
         dual = block.leaves[dim].dual
-        tables[dual] += w * x @ y.T
-        squares[dual] += w * y.square().sum(1)
+        tables[dual] += weight * first @ second.T
+        squares[dual] += weight * second.square().sum(1)
     return _Sides(tables[False], tables[True], squares[False], squares[True])
 
 
-def _shares(s: _Sides) -> tuple[Tensor, Tensor, float]:
+def _acted_on(symmetry: SymmetryGraph, space: Space, state: State) -> State:
+    """What a space acts on of a state."""
+    names = [name for name in symmetry.parameters_of[space.id] if name in state]
+    return symmetry.stacked(symmetry.shifted({name: state[name] for name in names}))
+
+
+def _shares(sides: _Sides) -> tuple[Tensor, Tensor, float]:
     """For every place the unit that it copies and the share of what leaves; by how much the distance falls."""
-    n = len(s.leaving)
-    index, share = torch.arange(n, device=s.leaving.device), torch.ones_like(s.leaving)
-    idle = s.leaving <= IDLE * s.leaving.mean()
+    every = torch.arange(len(sides.leaving), device=sides.leaving.device)
+    index, share = every.clone(), torch.ones_like(sides.leaving)
+    idle = sides.leaving <= IDLE * sides.leaving.mean()
     total = 0.0
     while bool(idle.any()) and not bool(idle.all()):
-        places, units = idle.nonzero().squeeze(1), (index == torch.arange(n, device=index.device)) & ~idle
-        live = units.nonzero().squeeze(1)
-        gain, w = _gains(s, places, live, share[live])
-        most, choice = gain.max(1)
-        good = most > 1e-12 * s.leaving.sum()
-        if not bool(good.any()):
+        places, units = every[idle], every[(index == every) & ~idle]
+        gains, shares = _gains(sides, places, units, share[units])
+        most, choice = gains.max(1)
+        wanted = units[choice]
+        gaining = most > 1e-12 * sides.leaving.sum()
+        if not bool(gaining.any()):
             break
         # Every place wants its best unit; of those that want the same one, the best goes first.
-        best = torch.full_like(share, -torch.inf).scatter_reduce(0, live[choice], most, "amax")
-        first = good & (most == best[live[choice]])
-        at, source = places[first], live[choice[first]]
-        index[at], share[at] = source, w[first, choice[first]]
-        share[source] -= share[at]
-        idle[at] = False
+        best = torch.full_like(share, -torch.inf).scatter_reduce(0, wanted, most, "amax")
+        first = gaining & (most == best[wanted])
+        copies, copied = places[first], wanted[first]
+        index[copies], share[copies] = copied, shares[first, choice[first]]
+        share[copied] -= share[copies]
+        idle[copies] = False
         total += float(most[first].sum())
-        total += sum(_refit(s, index, share, int(unit)) for unit in source)
+        total += sum(_refit(sides, index, share, int(unit)) for unit in copied)
     return index, share, total
 
 
-def _refit(s: _Sides, index: Tensor, share: Tensor, unit: int) -> float:
+def _refit(sides: _Sides, index: Tensor, share: Tensor, unit: int) -> float:
     """The best shares of all places of one unit together, in place; by how much the squared distance falls.
 
     Source: projection on the simplex (Duchi et al. 2008).
     """
     places = (index == unit).nonzero().squeeze(1)
-    wish, before = s.leave[places, unit] / s.leaving[unit], share[places]
+    wish, before = sides.leave[places, unit] / sides.leaving[unit], share[places]
     ordered = wish.sort(descending=True).values
     excess = (ordered.cumsum(0) - 1) / torch.arange(1, len(places) + 1).to(wish)
     share[places] = (wish - excess[int((ordered > excess).sum()) - 1]).clamp_min(0.0)
     fall = (before - wish).square().sum() - (share[places] - wish).square().sum()
-    return float(s.leaving[unit] * fall)
+    return float(sides.leaving[unit] * fall)
 
 
-def _gains(s: _Sides, places: Tensor, live: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the squared distance falls for a place and a unit, at the best share w of what the unit has left.
+def _gains(sides: _Sides, places: Tensor, units: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the squared distance falls for a place and a unit, at the best share of what the unit has left.
 
-    The unit's own place keeps have - w. Shapes: (places, live) both.
+    The unit's own place keeps the rest. Shapes: (places, units) both.
     """
-    norm = s.leaving[live].clamp_min(torch.finfo(s.leaving.dtype).tiny)
-    nearer = s.leave[places][:, live] - s.leave[live, live]
-    w = (have / 2 + nearer / (2 * norm)).clamp_min(0.0).minimum(have)
-    freed = s.entering[places] - 2 * s.enter[places, places]
-    entering = 2 * s.enter[places][:, live] - s.entering[live] + freed.unsqueeze(1)
-    return entering + 2 * w * nearer - 2 * norm * w * (w - have), w
+    norm = sides.leaving[units].clamp_min(torch.finfo(sides.leaving.dtype).tiny)
+    nearer = sides.leave[places][:, units] - sides.leave[units, units]
+    share = (have / 2 + nearer / (2 * norm)).clamp_min(0.0).minimum(have)
+    freed = sides.entering[places] - 2 * sides.enter[places, places]
+    entering = 2 * sides.enter[places][:, units] - sides.entering[units] + freed.unsqueeze(1)
+    return entering + 2 * share * nearer - 2 * norm * share * (share - have), share

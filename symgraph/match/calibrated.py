@@ -22,6 +22,7 @@ from symgraph.measure.batches import Batch, placed
 from symgraph.measure.forward import Point, fixed_tensors, usual_dtype
 from symgraph.measure.losses import SOFT, NoLossFits, logits_of
 from symgraph.orbit.rounding_error import Rounding
+from symgraph.tracing.sampling import in_dtype
 
 # So many batches are read; one of every eight says where a descent is, the others lead it.
 BATCHES, HELD_OUT = 32, 8
@@ -88,7 +89,7 @@ class Divergence:
         return torch.stack(found).mean()
 
     def _rounded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        moved = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in state.items()}
+        moved = in_dtype(state, self.dtype)
         turned = {name: self.rounding(moved[name], axis) for name, axis in self.matrices.items()}
         return {**self.own, **moved, **turned}
 

@@ -32,6 +32,7 @@ from symgraph.match.unit_trees import fitted, positions_of, units
 from symgraph.orbit.action import GroupElement, packed, random_element, unpacked
 from symgraph.orbit.grams import add_to
 from symgraph.orbit.owned import owners
+from symgraph.orbit.tensor_blocks import Block
 from symgraph.orbit.wreath import Key, Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import made
@@ -71,25 +72,25 @@ class Descent:
         symmetry: SymmetryGraph,
         a: Mapping[str, Tensor],
         b: Mapping[str, Tensor],
-        o: MatchOptions,
+        options: MatchOptions,
         run: int,
         seen: Activations | None = None,
         close: bool = False,
         keep: Keep = made,
         section: RunSection | None = None,
     ) -> None:
-        self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
+        self.symmetry, self.options, self.run_index, self.seen = symmetry, options, run, seen
         self.close = close
         self.given = next((tensor.dtype for tensor in b.values() if tensor.is_floating_point()), torch.float64)
-        self.dtype: torch.dtype = torch.float64 if close else getattr(torch, o.precision)
+        self.dtype: torch.dtype = torch.float64 if close else getattr(torch, options.precision)
         self.device = next((tensor.device for tensor in b.values()), torch.device("cpu"))
-        self.units, self.ranks = units(symmetry, o.spaces), current()
+        self.units, self.ranks = units(symmetry, options.spaces), current()
         self.owner = owners_of(self.units)
         self._place([name for name in symmetry.graph.parameters if name in a and name in b])
         self._pair(a, b, keep)
         self.element = GroupElement(symmetry, {})
-        self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
-        self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
+        self.generator = torch.Generator().manual_seed(options.seed + 7919 * run)
+        self.share = float(options.alpha) if seen is not None and seen.correlations else 0.0
         self.section, self.moves = section, list[GroupElement]()
         self.initial, self.history, self.ended = 0.0, list[float](), False
         self.quiet = [0] * len(self.units)
@@ -97,39 +98,40 @@ class Descent:
         self.in_order = set[int]()
         # Those that may find something else than when they were last solved from everything, and whom each touches.
         self.stale = set(range(len(self.units)))
-        self.beside = [
-            set().union(*(others(o.spaces, u, self.owner) for o in on), {u}) for u, on in enumerate(self.outlines)
-        ]
+        self.beside = [{unit} for unit in range(len(self.units))]
+        for unit, outlines in enumerate(self.outlines):
+            self.beside[unit].update(*(others(outline.spaces, unit, self.owner) for outline in outlines))
 
     def _place(self, names: Sequence[str]) -> None:
         """Which tensors belong to this process, and in which each unit is solved; `spread` are those of several."""
         # An order by a cost looks at all blocks of a unit at once.
         joint = self.options.outer == "joint"
-        together = {u.space.id for u in self.units if (partners(u) if joint else u.children)}
+        together = {unit.space.id for unit in self.units if (partners(unit) if joint else unit.children)}
         homes = owners(self.symmetry, self.ranks.count, together)
         self.names = [name for name in names if homes[name] == self.ranks.rank]
         every = outlines_of(self.symmetry, names)
-        self.outlines = [[o for o in every if o.spaces & unit.ids()] for unit in self.units]
-        on = [{homes[o.member] for o in some} for some in self.outlines]
-        self.spread = {u for u, some in enumerate(on) if len(some) > 1}
-        self.homes = [min(some, default=0) for some in on]
+        self.outlines = [[outline for outline in every if outline.spaces & unit.ids()] for unit in self.units]
+        processes = [{homes[outline.member] for outline in outlines} for outlines in self.outlines]
+        self.spread = {unit for unit, several in enumerate(processes) if len(several) > 1}
+        self.homes = [min(several, default=0) for several in processes]
 
     def _pair(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], keep: Keep) -> None:
         """The blocks that belong to this process, and what all of them come to."""
-        symmetry, o, close = self.symmetry, self.options, self.close
-        first, second = (symmetry.stacked(symmetry.shifted({name: s[name] for name in self.names})) for s in (a, b))
-        weights = parameter_weights(symmetry, o.weighting, first, second)
-        condense = o.outer == "joint" and not close
+        symmetry, options, close = self.symmetry, self.options, self.close
+        states = ({name: state[name] for name in self.names} for state in (a, b))
+        first, second = (symmetry.stacked(symmetry.shifted(state)) for state in states)
+        weights = parameter_weights(symmetry, options.weighting, first, second)
+        condense = options.outer == "joint" and not close
         whole = {unit.space.id for unit in self.units if partners(unit)}
         found = pairs_of(
             symmetry, first, second, weights, self.dtype, condense=condense, whole=whole, by_distance=close, keep=keep
         )
         self.pairs = found.pairs
         self.on = [[pair for pair in self.pairs if pair.spaces & unit.ids()] for unit in self.units]
-        one, other, still = map(self.ranks.total, (*found.squares, found.still))
-        self.squares, self.scale = (one, other), one + 1e-300
+        square_a, square_b, still = map(self.ranks.total, (*found.squares, found.still))
+        self.squares, self.scale = (square_a, square_b), square_a + 1e-300
         # |A|^2 + |B|^2 less what of 2 <A, B> stays; or what of the distance stays.
-        self.still = still if close else one + other - 2 * still
+        self.still = still if close else square_a + square_b - 2 * still
 
     def run(self, progress: Progress | None, warm: bool = False) -> Nearest:
         """Starts, unless B is `warm`, and sweeps until nothing moves."""
@@ -207,9 +209,12 @@ class Descent:
     def at_order(self, unit: int, order: Tensor) -> GroupElement:
         """What brings a unit nearest to A with the order of its outermost space given, (n,): its inside is solved."""
         tree = self.units[unit]
-        share = self.share if self.seen is not None and tree.space.id in self.seen.correlations else 0.0
-        table, _ = self._table(Turn(unit), self.on[unit], share, order, self.ranks)
+        table, _ = self._table(Turn(unit), self.on[unit], self._share(tree), order, self.ranks)
         return self._step(tree, inside(tree, table, order)).to(dtype=self.given, device=self.device)
+
+    def _share(self, unit: Tree) -> float:
+        """How much activations count of a unit."""
+        return self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
 
     def take(self, element: GroupElement) -> None:
         """Moves B by an element that was found elsewhere."""
@@ -222,8 +227,8 @@ class Descent:
         rested = False
         for _, group in groupby(turns, key=lambda turn: turn.unit in self.spread):
             some = list(group)
-            found = self._turns_together(some) if some[0].unit in self.spread else self._turns_apart(some)
-            rested = any(o is not None and o.rested for o in found) or rested
+            outcomes = self._turns_together(some) if some[0].unit in self.spread else self._turns_apart(some)
+            rested |= any(outcome is not None and outcome.rested for outcome in outcomes)
         return rested
 
     def _turns_together(self, turns: Iterable[Turn]) -> list[Outcome | None]:
@@ -233,10 +238,11 @@ class Descent:
     def _turns_apart(self, turns: Iterable[Turn]) -> list[Outcome | None]:
         """Units that each belong to one process: all know of all in the end."""
         mine = [self._turn(turn, ALONE) for turn in turns if self.homes[turn.unit] == self.ranks.rank]
-        every = self.ranks.gathered(mine)
-        for outcome in (o for rank, part in enumerate(every) if rank != self.ranks.rank for o in part):
-            self._take(outcome)
-        return [o for part in every for o in part]
+        by_rank = self.ranks.gathered(mine)
+        for rank, outcomes in enumerate(by_rank):
+            for outcome in outcomes if rank != self.ranks.rank else ():
+                self._take(outcome)
+        return [outcome for outcomes in by_rank for outcome in outcomes]
 
     def _turn(self, turn: Turn, ranks: Ranks) -> Outcome | None:
         """Solves a unit together with those that hold something of it, unless nothing about it has changed."""
@@ -269,10 +275,10 @@ class Descent:
     def _improved(self, turn: Turn, ranks: Ranks) -> Outcome:
         """The unit's optimum given all others, unless that lowers the correlation."""
         unit, home = self.units[turn.unit], self.homes[turn.unit]
-        share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
+        share = self._share(unit)
         known = self._found(turn, self.outlines[turn.unit]) if share < 1.0 else []
         found = self._found(turn, self.on[turn.unit]) if share < 1.0 else []
-        twice = any(repeats(o.leaves, unit.ids()) for o in known)
+        twice = any(repeats(outline.leaves, unit.ids()) for outline in known)
         order = self._outer_order(unit, found) if not twice else None
         forced = turn.anchored is not None or order is not None
         tried = self._tried(turn, found, share, ranks) if order is None and not twice else None
@@ -301,21 +307,25 @@ class Descent:
         if turn.anchored is None:
             return list(on)
         ids = self.units[turn.unit].ids()
-        return [p for p in on if turn.anchored(others(p.spaces, turn.unit, self.owner)) and not repeats(p.leaves, ids)]
+        once = (block for block in on if not repeats(block.leaves, ids))
+        return [block for block in once if turn.anchored(others(block.spaces, turn.unit, self.owner))]
 
     def _outer_order(self, unit: Tree, found: list[Pair]) -> Tensor | None:
         if self.options.outer == "joint" or not unit.children or not permutes(unit.space):
             return None
-        return outer_order(self.symmetry, unit, [(p.block, p.weight) for p in found], self.options.outer)
+        return outer_order(self.symmetry, unit, _weighted(found), self.options.outer)
 
     def _tried(self, turn: Turn, found: list[Pair], share: float, ranks: Ranks) -> Tried | None:
         """The order of a unit whose pairs of positions are too many to solve the inside of all."""
         unit = self.units[turn.unit]
         if self.options.outer != "joint" or not partners(unit):
             return None
-        on = [(p.block, p.weight) for p in found]
-        table_of = lambda order: self._table(turn, found, share, order, ranks)[0]  # noqa: E731
-        return best_tried(self.symmetry, unit, on, self._seen(unit), table_of, still=turn.unit in self.in_order)
+
+        def table_of(order: Tensor) -> Table:
+            return self._table(turn, found, share, order, ranks)[0]
+
+        still = turn.unit in self.in_order
+        return best_tried(self.symmetry, unit, _weighted(found), self._seen(unit), table_of, still=still)
 
     def _creep(self, unit: Tree, table: Table, ranks: Ranks, home: int) -> dict[str, Any] | None:
         """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
@@ -330,7 +340,7 @@ class Descent:
         return None
 
     def _held_back(self, unit: Tree, table: Table, pull: float) -> dict[str, Any]:
-        scale = max(float(c.abs().max()) for c in table.values())
+        scale = max(float(correlation.abs().max()) for correlation in table.values())
         return packed(self._step(unit, self._best(unit, pulled(table, unit.space, pull * scale))))
 
     def _gain(self, element: GroupElement, ranks: Ranks) -> float:
@@ -356,8 +366,8 @@ class Descent:
             whole = sizes and part.shape[lead] == prod(sizes)
             return torch.unflatten(part, lead, sizes) if whole else part.squeeze(lead)
 
-        step = {i: fitted(self.symmetry, i, e.mapped(apart)) for i, e in found.elements.items()}
-        return GroupElement(self.symmetry, step)
+        moved = {space: element.mapped(apart) for space, element in found.elements.items()}
+        return GroupElement(self.symmetry, {space: fitted(self.symmetry, space, own) for space, own in moved.items()})
 
     def _apply(self, element: GroupElement) -> bool:
         """Moves B, and says whether anything has moved at all."""
@@ -390,23 +400,23 @@ class Descent:
         sums.sums = ranks.summed(self.homes[turn.unit], sums.sums)
         table, before = self._seen_table(unit)
         if order is not None:
-            table = {k: v for key, c in table.items() for k, v in [paired(key, c, unit.space.id, order)]}
+            table = dict(paired(key, correlation, unit.space.id, order) for key, correlation in table.items())
         weights = sums.table()
         before += agreement(weights.items()) if order is None else 0.0
-        return {k: _both(table.get(k), weights.get(k)) for k in dict.fromkeys((*table, *weights))}, before
+        for key, correlation in weights.items():
+            add_to(table, key, correlation)
+        return table, before
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
         """The correlations of activations on the unit's spaces, and the identity's value."""
         table: Table = {}
-        for key, c in self._seen(unit):
-            add_to(table, key, self.share * self.scale * c.to(self.device, self.dtype))
+        for key, correlation in self._seen(unit):
+            add_to(table, key, self.share * self.scale * correlation.to(self.device, self.dtype))
         return table, agreement(table.items())
 
     def _seen(self, unit: Tree) -> list[tuple[Key, Tensor]]:
         return self.seen.moved(unit, self.element) if self.share and self.seen is not None else []
 
 
-def _both(one: Tensor | None, other: Tensor | None) -> Tensor:
-    if one is None or other is None:
-        return other if one is None else one  # type: ignore[return-value]
-    return one + other
+def _weighted(pairs: Iterable[Pair]) -> list[tuple[Block, float]]:
+    return [(pair.block, pair.weight) for pair in pairs]

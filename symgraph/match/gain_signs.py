@@ -50,13 +50,13 @@ def _turned(
     at, twice, thrice = moved(one), moved(2 * one.detach()), moved(3 * one.detach())
     factors = torch.cat([FACTORS, -FACTORS])[:, None]
     costs = torch.zeros(len(factors), len(one), dtype=torch.float64)
-    for tensor in (n for n in weights if at[n].requires_grad):
-        first, second = (there[tensor] - here[tensor] for there in (twice, thrice))
+    for name in (name for name in weights if at[name].requires_grad):
+        first, second = (there[name] - here[name] for there in (twice, thrice))
         # What is multiplied by a factor grows evenly, what is divided by it does not.
         grows = bool((second - 2 * first).norm() < (second - first * 4 / 3).norm())
         slope = first if grows else -2 * first
-        pair = (slope, target[tensor] - here[tensor])
-        size, along = (_by_entry(at[tensor], one, weights[tensor] ** 2 * by, grows) for by in pair)
+        pair = (slope, target[name] - here[name])
+        size, along = (_by_entry(at[name], one, weights[name] ** 2 * by, grows) for by in pair)
         way = (factors if grows else 1 / factors) - 1
         costs += way.square() * size - 2 * way * along
     best = costs.argmin(0)

@@ -71,12 +71,12 @@ class Places:
             if shift in self.others:
                 found[shift] = found[shift] / found[gain]
             found[gain] = torch.ones_like(found[gain])
-        for name in (f"{m}.weight" for m in (*self.tables, *self.readers)):
+        by_rows = [f"{module}.weight" for module in (*self.tables, *self.readers)]
+        biases = [f"{writer}.bias" for writer in self.writers if f"{writer}.bias" in found]
+        for name in (*by_rows, *biases, *self.others):
             found[name] = _by_blocks(found[name], matrix)
-        for name in (f"{m}.weight" for m in self.writers):
+        for name in (f"{writer}.weight" for writer in self.writers):
             found[name] = _by_blocks(found[name].T, matrix).T
-        for name in (*(f"{m}.bias" for m in self.writers if f"{m}.bias" in found), *self.others):
-            found[name] = _by_blocks(found[name], matrix)
         return found
 
 
@@ -92,7 +92,7 @@ def places(symmetry: SymmetryGraph, module: nn.Module, space: Space) -> Places:
     Args:
         module: the model that was traced.
     """
-    found: dict[str, dict[str, None]] = {k: {} for k in ("tables", "writers", "readers", "others", "parts")}
+    found: dict[str, dict[str, None]] = {kind: {} for kind in (*_KINDS.values(), "others", "parts")}
     for name, term, axis in _axes(symmetry, space):
         owner, _, leaf = name.rpartition(".")
         kind = _kind(module.get_submodule(owner), leaf, axis)
@@ -101,9 +101,9 @@ def places(symmetry: SymmetryGraph, module: nn.Module, space: Space) -> Places:
             found["parts"][owner] = None
     gains = symmetry.absorbed_on(space)
     norms = {gain.parameter: _norm(symmetry, gain) for gain in gains}
-    stuck = (why for gain in gains if (why := _why_stuck(symmetry, module, gain, space)))
-    lists = {k: tuple(names) for k, names in found.items()}
-    return Places(space, norms=tuple(norms.values()), stuck=tuple(dict.fromkeys(stuck)), **lists)
+    reasons = dict.fromkeys(_why_stuck(symmetry, module, gain, space) for gain in gains)
+    lists = {kind: tuple(names) for kind, names in found.items()}
+    return Places(space, norms=tuple(norms.values()), stuck=tuple(filter(None, reasons)), **lists)
 
 
 def _axes(symmetry: SymmetryGraph, space: Space) -> Iterator[tuple[str, Term, int]]:
@@ -129,24 +129,29 @@ def _is_all(term: Term, space: Space) -> bool:
 
 def _norm(symmetry: SymmetryGraph, gain: AbsorbedGain) -> NormPlace:
     """The norm of a gain, with all that reads behind it, wherever that is."""
-    frames = {g.frame for g in symmetry.gain_sites[gain.parameter]}
-    readers = {
-        name.rpartition(".")[0]: None
-        for name in symmetry.parameters_of_frames(frames)
-        if any(
-            leaf.frame in frames and leaf.dual != gain.flip for term in symmetry.terms[name] for leaf in leaves(term)
-        )
-    }
-    return NormPlace(gain.parameter.rpartition(".")[0], tuple(readers))
+    frames = {site.frame for site in symmetry.gain_sites[gain.parameter]}
+
+    def reads(name: str) -> bool:
+        found = (leaf for term in symmetry.terms[name] for leaf in leaves(term) if leaf.frame in frames)
+        return any(leaf.dual != gain.flip for leaf in found)
+
+    readers = dict.fromkeys(_owner(name) for name in symmetry.parameters_of_frames(frames) if reads(name))
+    return NormPlace(_owner(gain.parameter), tuple(readers))
+
+
+def _owner(parameter: str) -> str:
+    """The module that a parameter is of."""
+    return parameter.rpartition(".")[0]
 
 
 def _why_stuck(symmetry: SymmetryGraph, module: nn.Module, gain: AbsorbedGain, space: Space) -> str:
+    name, offset = gain.parameter, symmetry.offsets.get(gain.parameter)
     if not gain.forward:
-        return f"{gain.parameter} goes into what writes in front of it, not into what reads"
-    if gain.parameter in symmetry.offsets and symmetry.offsets[gain.parameter].chart:
-        return f"{symmetry.offsets[gain.parameter].read(gain.parameter)} is what multiplies"
-    if gain.parameter in symmetry.offsets:
-        return f"{symmetry.offsets[gain.parameter]} is added to {gain.parameter} before it multiplies"
-    if not gain.parameter.endswith(".weight") or module.get_parameter(gain.parameter).shape != (space.size,):
-        return f"{gain.parameter} is not the weight of a norm over the whole of it"
+        return f"{name} goes into what writes in front of it, not into what reads"
+    if offset is not None and offset.chart:
+        return f"{offset.read(name)} is what multiplies"
+    if offset is not None:
+        return f"{offset} is added to {name} before it multiplies"
+    if not name.endswith(".weight") or module.get_parameter(name).shape != (space.size,):
+        return f"{name} is not the weight of a norm over the whole of it"
     return ""

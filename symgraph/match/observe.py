@@ -34,6 +34,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf, Term, leaves
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import is_pointwise, short_name
+from symgraph.tracing.sampling import in_dtype
 
 State = Mapping[str, Tensor]
 _FILLED = 1e9
@@ -76,12 +77,9 @@ def observe(
     run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
     run.look_at(at)
     # Once, and not again for every batch.
-    states = [
-        {name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for name, tensor in s.items()}
-        for s in models
-    ]
-    for i, given in enumerate(batches):
-        run.take(i, states, given)
+    states = [in_dtype(state, dtype) for state in models]
+    for number, batch in enumerate(batches):
+        run.take(number, states, batch)
     if not run.batches:
         raise DataError("no batches to match activations on", remedy="check the length of the data")
     return {pair: run.result(pair) for pair in run.sums}
@@ -108,14 +106,20 @@ class _Read:
 
 class _Pass:
     def __init__(
-        self, symmetry: SymmetryGraph, seen: SymmetryGraph, units: list[Tree], dtype: torch.dtype, rows: int, all_: bool
+        self,
+        symmetry: SymmetryGraph,
+        seen: SymmetryGraph,
+        units: list[Tree],
+        dtype: torch.dtype,
+        rows: int,
+        moments: bool,
     ) -> None:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
-        self.owner = {i: unit.space.id for unit in units for i in unit.ids()}
+        self.owner = {space: unit.space.id for unit in units for space in unit.ids()}
         self.number = _numbers(symmetry, seen)
-        self.twins = {name: s for s in seen.twins for name in s.members}
+        self.twins = {name: stack for stack in seen.twins for name in stack.members}
         self.sites = [node.name for node in seen.graph.calls if self._shows(node) and self._is_site(node)]
-        self.readings = list(readings(seen)) if all_ else []
+        self.readings = list(readings(seen)) if moments else []
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.along: dict[str, set[int]] = {}
         for reading in self.readings:
@@ -133,18 +137,19 @@ class _Pass:
             remedy = "name the result of a block, or what is added to a stream"
             raise UsageError(f"no activations are matched at {min(unseen)!r}", remedy=remedy)
         self.sites = sorted(wanted) or self.sites
-        self.keep = {*self.sites, *(reading.value for reading in self.readings)}
-        self.keep |= {m for site in self.sites if site in self.twins for m in self.twins[site].members}
+        twins = [member for site in self.sites if site in self.twins for member in self.twins[site].members]
+        self.keep = {*self.sites, *twins, *(reading.value for reading in self.readings)}
         self.parts = {name: self._parts(name) for name in self.sites}
 
     def _shows(self, node: Node) -> bool:
         """Whether units can be seen at a value."""
+        if not node.is_floating or node.name in self.seen.partial:
+            return False
         owned = {self.owner[space] for space in self._spaces(node.name) if space in self.owner}
-        if node.name in self.seen.partial:
-            return False
-        if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
-            return False
-        return node.is_floating and bool(owned)
+        if node.name not in self.twins:
+            return bool(owned)
+        # The first of all branches stands for them.
+        return node.name == self.twins[node.name].members[0] and len(owned) == 1
 
     def _is_site(self, node: Node) -> bool:
         return short_name(node.target) not in _VIEWS and self._is_end(node)
@@ -152,21 +157,20 @@ class _Pass:
     def _is_end(self, node: Node) -> bool:
         """Whether a run of pointwise operators begins or ends here: what lies between would only be counted again."""
         users = self.seen.graph.users[node.name]
-        return not is_pointwise(node.target) or not all(is_pointwise(u.target) for u in users)
+        return not is_pointwise(node.target) or not all(is_pointwise(user.target) for user in users)
 
     def _spaces(self, value: str) -> set[int]:
-        found = (leaf.space for term in self._terms(value) for leaf in leaves(term) if leaf.space >= 0)
-        return {self.number[s] for s in found if s in self.number}
+        found = (leaf.space for term in self._terms(value) for leaf in leaves(term))
+        return {self.number[space] for space in found if space in self.number}
 
     def _terms(self, value: str) -> tuple[Term, ...]:
         """Terms of a value, or of the values of all branches side by side.
 
         Axes that nothing acts on are one axis each, whatever they are made of: their positions are all alike here.
         """
-        axes = tuple(t if self._acted_on(t) else Leaf(-1, -1, False, t.size) for t in self.seen.values.get(value, ()))
-        if value not in self.twins:
-            return axes
-        return (self.seen.branches(self.twins[value]), *axes)
+        found = self.seen.values.get(value, ())
+        axes = tuple(term if self._acted_on(term) else Leaf(-1, -1, False, term.size) for term in found)
+        return (self.seen.branches(self.twins[value]), *axes) if value in self.twins else axes
 
     def _acted_on(self, term: Term) -> bool:
         return any(self.number.get(leaf.space) in self.owner for leaf in leaves(term))
@@ -189,15 +193,15 @@ class _Pass:
         return _Part(units.pop(), key, dims, one_by_one, block.tensors[0].numel() / whole)
 
     @torch.no_grad()
-    def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
+    def take(self, number: int, states: list[dict[str, Tensor]], batch: Any) -> None:
         """Adds one batch. Of each value the positions that are read are copied as soon as it is there."""
-        read = partial(self._read, _Positions(self.rows, seed=i))
+        read = partial(self._read, _Positions(self.rows, seed=number))
 
         def kept(name: str, value: Tensor) -> _Read | Tensor:
             # Values of branches stay whole, until all of them are there.
             return value if name in self.twins else read(name, value)
 
-        sides = [self.run.run(state, given, keep=self.keep, reduce=kept)[1] for state in states]
+        sides = [self.run.run(state, batch, keep=self.keep, reduce=kept)[1] for state in states]
         self.sums = self.sums or {pair: {} for pair in combinations(range(len(sides)), 2)}
         for name in self.sites:
             self._correlate(name, [self._samples(side, name, read) for side in sides])
@@ -205,23 +209,19 @@ class _Pass:
             for along in axes:
                 self._moment(value, along, [_moment_of(side[value], along) for side in sides])
         self.batches += 1
-        first = next(iter(given.values() if isinstance(given, Mapping) else given))
+        first = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
         self.examples += len(first) if first.dim() else 1
 
     def _samples(self, side: Mapping[str, Any], name: str, read: Callable[[str, Tensor], _Read]) -> list[Tensor]:
         if name not in self.twins:
             found: list[Tensor] = side[name].samples
             return found
-        return read(name, torch.stack([side[m] for m in self.twins[name].members])).samples
+        return read(name, torch.stack([side[member] for member in self.twins[name].members])).samples
 
     def _read(self, positions: _Positions, name: str, value: Tensor) -> _Read:
-        samples: list[Tensor] = []
-        if name in self.parts:
-            for part, block in zip(self.parts[name], blocks(name, [value], self._terms(name)), strict=True):
-                if part is not None:
-                    (whole,) = block.tensors
-                    rest = [dim for dim in range(whole.dim()) if dim not in part.dims]
-                    samples.append(positions.of(whole.permute(*rest, *part.dims), len(rest), part.share))
+        cut = blocks(name, [value], self._terms(name)) if name in self.parts else ()
+        pairs = zip(self.parts.get(name, ()), cut, strict=True)
+        samples = [positions.of(block.tensors[0], part) for part, block in pairs if part is not None]
         moments = {along: _second_moment(value, along) for along in self.along.get(name, ())}
         return _Read(samples, moments)
 
@@ -251,7 +251,7 @@ class _Pass:
         return Leaf(space, frame, False, leaf.size)
 
     def _moment(self, value: str, along: int, found: list[Tensor]) -> None:
-        sums = self.moments.setdefault((value, along), [torch.zeros_like(x) for x in found])
+        sums = self.moments.setdefault((value, along), [torch.zeros_like(moment) for moment in found])
         for held, new in zip(sums, found, strict=True):
             held += new
 
@@ -279,20 +279,21 @@ class _Pass:
 
 def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
     """Active spaces of `seen` as `symmetry` numbers them."""
-    found = {space.id: symmetry.by_name[space.name] for space in seen.active if space.name in symmetry.by_name}
-    if any(seen.spaces[i].size != s.size or seen.spaces[i].group is not s.group for i, s in found.items()):
-        raise UsageError(
-            "the model has other spaces when it is traced with a batch of the data",
-            cause="its graph depends on the shapes of its inputs",
-            remedy="match by weights, or give batches of the shape that the model was traced with",
-        )
-    if missing := [space.name for space in symmetry.active if space.id not in {x.id for x in found.values()}]:
-        raise UsageError(
-            f"the space {missing[0]} is not found when the model is traced with a batch of the data",
-            cause="its graph depends on the shapes of its inputs",
-            remedy="match by weights, or give batches of the shape that the model was traced with",
-        )
-    return {i: s.id for i, s in found.items()}
+    pairs = [(space, symmetry.by_name[space.name]) for space in seen.active if space.name in symmetry.by_name]
+    if any(theirs.size != own.size or theirs.group is not own.group for theirs, own in pairs):
+        raise _other_graph("the model has other spaces")
+    numbers = {theirs.id: own.id for theirs, own in pairs}
+    if missing := [space.name for space in symmetry.active if space.id not in numbers.values()]:
+        raise _other_graph(f"the space {missing[0]} is not found")
+    return numbers
+
+
+def _other_graph(what: str) -> UsageError:
+    return UsageError(
+        f"{what} when the model is traced with a batch of the data",
+        cause="its graph depends on the shapes of its inputs",
+        remedy="match by weights, or give batches of the shape that the model was traced with",
+    )
 
 
 class _Positions:
@@ -305,23 +306,25 @@ class _Positions:
         self.rows, self.generator = rows, torch.Generator().manual_seed(seed)
         self.chosen: dict[tuple[torch.Size, int], tuple[Tensor, ...]] = {}
 
-    def of(self, tensor: Tensor, lead: int, share: float) -> Tensor:
-        """The positions of the first `lead` dimensions that are read: (positions, the other dimensions)."""
-        shape = tensor.shape[:lead]
-        count, rows = shape.numel(), math.ceil(self.rows * share)
-        if 0 < rows < count:
-            # Taken before anything is copied: a value is many times as large as what is read of it.
-            if (shape, rows) not in self.chosen:
-                flat = torch.randint(count, (rows,), generator=self.generator).to(tensor.device)
-                self.chosen[shape, rows] = torch.unravel_index(flat, shape)
-            return tensor[self.chosen[shape, rows]]
-        return tensor.reshape(count, *tensor.shape[lead:])
+    def of(self, tensor: Tensor, part: _Part) -> Tensor:
+        """What is read of a block: positions along all that is not correlated, then what is; (positions, n, k, ...)."""
+        rest = [dim for dim in range(tensor.dim()) if dim not in part.dims]
+        tensor = tensor.permute(*rest, *part.dims)
+        shape = tensor.shape[: len(rest)]
+        count, rows = shape.numel(), math.ceil(self.rows * part.share)
+        if not 0 < rows < count:
+            return tensor.reshape(count, *tensor.shape[len(rest) :])
+        # Taken before anything is copied: a value is many times as large as what is read of it.
+        if (shape, rows) not in self.chosen:
+            flat = torch.randint(count, (rows,), generator=self.generator).to(tensor.device)
+            self.chosen[shape, rows] = torch.unravel_index(flat, shape)
+        return tensor[self.chosen[shape, rows]]
 
 
 def _scaled(samples: Sequence[Tensor], part: _Part) -> Tensor:
     """What was read of all models, around its mean and over its norm: (models, positions, n k ...)."""
     # All in one tensor, and few operators: on small values it is the number of calls that costs.
-    whole = torch.stack([x.flatten(1) for x in samples])
+    whole = torch.stack([sample.flatten(1) for sample in samples])
     # What a mask has filled in is the same in all models, and may be infinite.
     whole.masked_fill_((whole.abs() >= _FILLED) & (whole == whole[:1]).all(0), 0.0)
     whole -= whole.mean(1, keepdim=True)
@@ -332,12 +335,12 @@ def _scaled(samples: Sequence[Tensor], part: _Part) -> Tensor:
     return whole
 
 
-def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tensor, bool]:
+def _correlated(first: Tensor, second: Tensor, sizes: torch.Size, at: str) -> tuple[Tensor, bool]:
     """The correlation of two models' scaled samples, and whether both vary at all.
 
-    Shapes: x, y (positions, n k ...) -> (n_A, n_B, k_A, k_B, ...).
+    Shapes: first, second (positions, n k ...) -> (n_A, n_B, k_A, k_B, ...).
     """
-    correlation = x.T @ y
+    correlation = first.T @ second
     total = float(correlation.abs().sum())
     if not math.isfinite(total):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")

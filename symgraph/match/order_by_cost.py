@@ -47,14 +47,15 @@ def outer_costs(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
     for block, weight in found:
         if outer not in block.spaces():
             continue
-        inside = sorted((leaf.space, dim) for dim, leaf in enumerate(block.leaves) if leaf.space in inner)
+        inside = [dim for dim, leaf in enumerate(block.leaves) if leaf.space in inner]
+        inside.sort(key=lambda dim: block.leaves[dim].space)
         # What belongs to a branch of a list is not its gate, even where it has no inside (an output bias).
-        if inside if cost == "gram" else not inside and block.parameter not in branches:
-            dims = [block.dim(outer), *(d for _, d in inside)]
-            side = tuple(_side(symmetry, block.leaves[d]) for _, d in inside)
-            for tensors, tensor in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):
-                tensors.append(weight**0.5 * _rows(tensor, dims))
-    squares = [_apart(*(torch.cat(t, -1) for t in pair)) for pair in sides.values()]
+        is_gate = not inside and block.parameter not in branches
+        if inside if cost == "gram" else is_gate:
+            side = tuple(_side(symmetry, block.leaves[dim]) for dim in inside)
+            for rows, tensor in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):
+                rows.append(weight**0.5 * _rows(tensor, [block.dim(outer), *inside]))
+    squares = [_apart(torch.cat(first, -1), torch.cat(second, -1)) for first, second in sides.values()]
     if not squares:
         return None
     return torch.stack(squares).sum(0).clamp_min(0.0).sqrt()
@@ -65,21 +66,22 @@ def _side(symmetry: SymmetryGraph, leaf: Leaf) -> tuple[int, bool, tuple[int, ..
     return leaf.space, leaf.dual, symmetry.frame(leaf.frame).sign
 
 
-def _rows(t: Tensor, dims: list[int]) -> Tensor:
+def _rows(tensor: Tensor, dims: list[int]) -> Tensor:
     """(..., ) -> (n, k, rest): outer positions, inner positions flattened, everything else."""
-    u = unfold(t, dims)
-    return u.reshape(u.shape[0], prod(u.shape[1:-1]), u.shape[-1])
+    rows = unfold(tensor, dims)
+    return rows.reshape(rows.shape[0], prod(rows.shape[1:-1]), rows.shape[-1])
 
 
-def _apart(x: Tensor, y: Tensor) -> Tensor:
+def _apart(first: Tensor, second: Tensor) -> Tensor:
     """|X_i^T X_i - Y_j^T Y_j|^2 for every i, j, or |x_i - y_j|^2 for rows: two (n, k, rest) -> (n, n).
 
     The inner products are k x k: |X^T X - Y^T Y|^2 = |X X^T|^2 - 2 |X Y^T|^2 + |Y Y^T|^2.
     """
-    if x.shape[1] == 1:
-        x, y = x[:, 0], y[:, 0]
-        return x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T
-    flat = y.reshape(-1, y.shape[2])
-    mixed = torch.stack([(a @ flat.T).reshape(len(a), len(y), -1).square().sum((0, 2)) for a in x])
-    own, other = ((tensor @ tensor.mT).square().sum((1, 2)) for tensor in (x, y))
-    return own.unsqueeze(1) + other - 2 * mixed
+    if first.shape[1] == 1:
+        first, second = first[:, 0], second[:, 0]
+        return first.square().sum(1, keepdim=True) + second.square().sum(1) - 2 * first @ second.T
+    flat = second.reshape(-1, second.shape[2])
+    products = ((own @ flat.T).reshape(len(own), len(second), -1) for own in first)
+    mixed = torch.stack([product.square().sum((0, 2)) for product in products])
+    squares, others = ((tensor @ tensor.mT).square().sum((1, 2)) for tensor in (first, second))
+    return squares.unsqueeze(1) + others - 2 * mixed

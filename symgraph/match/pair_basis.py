@@ -19,6 +19,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import later_in_float64, made
+from symgraph.tracing.sampling import in_dtype
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ class PairBasis:
         done = transform.carried(self.given(model))
         names = self.symmetry.graph.parameters
         with torch.no_grad():
-            found = {name: done.alone(name) for name in names if name in done}
-        return {name: t.float() if t.is_floating_point() else t for name, t in found.items()}
+            return in_dtype({name: done.alone(name) for name in names if name in done}, torch.float32)
 
     def given(self, model: int) -> State:
         """The weights of a model that the graph reads, in float64 where they are needed."""

@@ -40,14 +40,14 @@ def _in_own_gauge(symmetry: SymmetryGraph, here: State, b: State, sizes: Mapping
     if not names:
         return None
     centred = _without_means(symmetry, here)
-    means_of = {n: here[n] - centred[n] for n in sizes}
-    target = {**b, **{n: b[n] - mean for n, mean in means_of.items()}}
-    weights = {n: 1 / sizes[n] ** 2 for n in symmetry.graph.parameters if sizes.get(n, 0.0) > 0}
+    means_of = {name: here[name] - centred[name] for name in sizes}
+    target = {**b, **{name: b[name] - mean for name, mean in means_of.items()}}
+    weights = {name: 1 / sizes[name] ** 2 for name in symmetry.graph.parameters if sizes.get(name, 0.0) > 0}
     found = nearest(symmetry, target, centred, replace(OPTIONS, weighting=weights, spaces=names), warm=True)
     if not _changes_places(found.element):
         return None
     moved = Act(found.element).apply(centred)
-    return {**moved, **{n: moved[n] + mean for n, mean in means_of.items()}}
+    return {**moved, **{name: moved[name] + mean for name, mean in means_of.items()}}
 
 
 def _without_means(symmetry: SymmetryGraph, here: State) -> State:
@@ -55,9 +55,8 @@ def _without_means(symmetry: SymmetryGraph, here: State) -> State:
     out, clean = to_clean_gauge(symmetry, here)
     for centred in symmetry.centred:
         for piece in centred.pieces:
-            clean = Lift(
-                symmetry, piece, centred.frame, -means(piece, centred.frame, symmetry.raised(clean)[piece.parameter])
-            ).apply(clean)
+            mean = means(piece, centred.frame, symmetry.raised(clean)[piece.parameter])
+            clean = Lift(symmetry, piece, centred.frame, -mean).apply(clean)
     return out.inverse().apply(clean)
 
 

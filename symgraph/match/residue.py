@@ -11,8 +11,10 @@ Source: for the largest singular value of noise, Geman 1980; Marchenko and Pastu
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +38,19 @@ class Part:
     share: float
     directions: float
     peak: float
+
+
+class _Left(NamedTuple):
+    """What is left of a tensor: its norm, and its largest singular value over what white noise of size one has."""
+
+    norm: float
+    largest: float
+
+    def part(self, name: str, directions: float, size: float = 1.0) -> Part:
+        """The same over so many directions, of a tensor of this size."""
+        root = math.sqrt(max(directions, 1.0))
+        peak = self.largest * root / self.norm if self.largest and self.norm else 1.0
+        return Part(name, self.norm / (size * math.sqrt(directions)), directions, peak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +94,19 @@ NOTHING = Null({}, ())
 
 def null_of(draws: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]], names: Collection[str]) -> Null:
     """Of noise and what a fit takes up of it, for the tensors of these names; sizes of tensors are one there."""
-    norms = list[dict[str, tuple[float, float]]]()
-    taken, sizes = dict[str, float](), dict[str, int]()
+    drawn = list[dict[str, _Left]]()
+    sums, sizes = defaultdict[str, float](float), dict[str, int]()
     for noise, fitted in draws:
-        seen = [n for n in noise if n in names]
-        norms.append({n: (float((noise[n] - fitted[n]).norm()), _largest(noise[n] - fitted[n])) for n in seen})
-        taken |= {n: taken.get(n, 0.0) + float((fitted[n] * noise[n]).sum()) for n in seen}
-        sizes = {n: noise[n].numel() for n in seen}
-    taken = {n: min(max(share / max(len(norms), 1), 0.0), float(sizes[n])) for n, share in taken.items()}
-    parts = (
-        tuple(
-            Part(n, norm / math.sqrt(d), d, _outstanding(norm, largest, d))
-            for n, (norm, largest) in draw.items()
-            if (d := sizes[n] - taken[n]) >= LEAST_LEFT
-        )
-        for draw in norms
-    )
+        seen = [name for name in noise if name in names]
+        drawn.append({name: _left(noise[name] - fitted[name]) for name in seen})
+        for name in seen:
+            sums[name] += float((fitted[name] * noise[name]).sum())
+            sizes[name] = noise[name].numel()
+    taken = {name: min(max(total / len(drawn), 0.0), float(sizes[name])) for name, total in sums.items()}
+    directions = {name: size - taken[name] for name, size in sizes.items() if size - taken[name] >= LEAST_LEFT}
+    parts = [
+        tuple(own.part(name, directions[name]) for name, own in left.items() if name in directions) for left in drawn
+    ]
     return Null(taken, tuple(parts))
 
 
@@ -121,24 +133,29 @@ def residue(
     return Residue(share, uneven, evidence, _peak(parts, share), null.most, rounding(b, names, dtypes), parts)
 
 
+def _mean(parts: Sequence[Part], number: Callable[[Part], float]) -> float:
+    """The mean of a number of each part, weighed by directions; zero of none."""
+    total = sum(part.directions for part in parts)
+    return sum(part.directions * number(part) for part in parts) / total if total else 0.0
+
+
 def _whole_share(parts: Sequence[Part]) -> float:
-    total = sum(p.directions for p in parts)
-    return math.sqrt(sum(p.share**2 * p.directions for p in parts) / total) if total else 0.0
+    return math.sqrt(_mean(parts, lambda part: part.share**2))
 
 
 def _parts(
     here: Mapping[str, Tensor], b: Mapping[str, Tensor], taken: Mapping[str, float], names: Sequence[str]
 ) -> Iterator[Part]:
-    for n in names:
-        left = b[n] - here[n]
-        size = _size(b[n], left)
-        directions = b[n].numel() - taken.get(n, 0.0)
+    for name in names:
+        left = b[name] - here[name]
+        size = _size(b[name], left)
+        directions = b[name].numel() - taken.get(name, 0.0)
         if not math.isfinite(float(left.sum()) + directions):
-            raise CheckpointError(f"what is left of {n} is no number", remedy="check the weights for NaN and infinity")
+            raise CheckpointError(
+                f"what is left of {name} is no number", remedy="check the weights for NaN and infinity"
+            )
         if size > 0 and directions >= LEAST_LEFT:
-            norm = float(left.norm())
-            outstanding = _outstanding(norm, _largest(left), directions)
-            yield Part(n, norm / (size * math.sqrt(directions)), directions, outstanding)
+            yield _left(left).part(name, directions, size)
 
 
 def _size(b: Tensor, left: Tensor) -> float:
@@ -150,16 +167,14 @@ def _size(b: Tensor, left: Tensor) -> float:
     return math.sqrt(max(there - float(left.square().mean()), there / 2))
 
 
-def _outstanding(norm: float, largest: float, directions: float) -> float:
-    return largest * math.sqrt(max(directions, 1.0)) / norm if largest and norm else 1.0
-
-
-def _largest(left: Tensor) -> float:
-    """The largest singular value over what that of white noise of size one has; zero of what is no matrix."""
-    if left.dim() < 2 or min(left.shape[0], left[0].numel()) < 4:
-        return 0.0
-    rows, columns = left.flatten(1).shape
-    return float(torch.linalg.matrix_norm(left.flatten(1), 2)) / (math.sqrt(rows) + math.sqrt(columns))
+def _left(tensor: Tensor) -> _Left:
+    """What is left of a tensor; what is no matrix has no singular value."""
+    norm = float(tensor.norm())
+    if tensor.dim() < 2 or min(tensor.shape[0], tensor[0].numel()) < 4:
+        return _Left(norm, 0.0)
+    matrix = tensor.flatten(1)
+    of_noise = sum(math.sqrt(length) for length in matrix.shape)
+    return _Left(norm, float(torch.linalg.matrix_norm(matrix, 2)) / of_noise)
 
 
 def _unevenness(parts: Sequence[Part], share: float) -> tuple[float, float]:
@@ -168,18 +183,17 @@ def _unevenness(parts: Sequence[Part], share: float) -> tuple[float, float]:
     Twice the directions times the square of a logarithm is one on average, with a variance of two.
     """
     counted = [part for part in parts if part.directions >= LEAST]
-    total = sum(p.directions for p in counted)
-    if not total or share <= 0:
+    if not counted or share <= 0:
         return 0.0, 0.0
-    spread = sum(p.directions * math.log(max(p.share, 1e-9 * share) / share) ** 2 for p in counted) / total
+    total = sum(part.directions for part in counted)
+    spread = _mean(counted, lambda part: math.log(max(part.share, 1e-9 * share) / share) ** 2)
     evidence = (2 * total * spread - len(counted)) / math.sqrt(2 * len(counted))
     return math.sqrt(max(spread - len(counted) / (2 * total), 0.0)), evidence
 
 
 def _peak(parts: Sequence[Part], share: float) -> float:
     counted = [part for part in parts if part.peak != 1.0 and part.share > 0.1 * share]
-    total = sum(p.directions for p in counted)
-    return sum(p.peak * p.directions for p in counted) / total if total else 1.0
+    return _mean(counted, lambda part: part.peak) if counted else 1.0
 
 
 def rounding(b: Mapping[str, Tensor], names: Sequence[str], dtypes: Mapping[str, torch.dtype]) -> float:
@@ -188,7 +202,8 @@ def rounding(b: Mapping[str, Tensor], names: Sequence[str], dtypes: Mapping[str,
     for name in names:
         size = float(b[name].square().mean())
         if size > 0:
-            unit = torch.finfo(dtypes.get(name, torch.float64)).eps * torch.exp2(torch.frexp(b[name])[1].double() - 1)
-            square += float(unit.square().sum()) / 12 / size
+            exponents = torch.frexp(b[name])[1].double() - 1
+            steps = torch.finfo(dtypes.get(name, torch.float64)).eps * torch.exp2(exponents)
+            square += float(steps.square().sum()) / 12 / size
             count += b[name].numel()
     return math.sqrt(square / count) if count else 0.0

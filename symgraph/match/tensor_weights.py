@@ -26,16 +26,17 @@ def parameter_weights(
             raise UsageError(
                 f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
             )
-        each = {name: [float(weighting.get(m, 1.0)) for m in symmetry.members_of(name)] for name in a}
-        return {name: sum(w) / len(w) for name, w in each.items()}
+        each = {name: [float(weighting.get(own, 1.0)) for own in symmetry.members_of(name)] for name in a}
+        return {name: sum(weights) / len(weights) for name, weights in each.items()}
     if weighting in ("uniform", "inputs"):
         return dict.fromkeys(a, 1.0)
     halved = {name: 0.5 if _only_writes(symmetry, name) else 1.0 for name in a}
     if weighting == "inputs-halved":
         return halved
+    normalised = {name: _normalised([state[name] for state in (a, *others)]) for name in a}
     if weighting == "per-entry":
-        return {name: halved[name] * a[name].numel() * _normalised([s[name] for s in (a, *others)]) for name in a}
-    return {name: _normalised([s[name] for s in (a, *others)]) for name in a}
+        return {name: halved[name] * a[name].numel() * normalised[name] for name in a}
+    return normalised
 
 
 def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
@@ -59,7 +60,6 @@ def _normalised(tensors: Sequence[Tensor]) -> float:
 def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:
     """Whether a parameter with several axes carries spaces on its written (covariant) side alone."""
     axes = symmetry.acting_terms[name]
-    found = [
-        leaf for term in axes for leaf in leaves(term) if leaf.space >= 0 and not symmetry.spaces[leaf.space].rigid
-    ]
-    return len(axes) > 1 and bool(found) and not any(x.dual for x in found)
+    carried = [leaf for term in axes for leaf in leaves(term) if leaf.space >= 0]
+    moving = [leaf for leaf in carried if not symmetry.spaces[leaf.space].rigid]
+    return len(axes) > 1 and bool(moving) and not any(leaf.dual for leaf in moving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from symgraph.match.correlation_tables import repeats
@@ -41,14 +42,15 @@ def start(units: Sequence[Tree], outlines: Sequence[Sequence[Outline]]) -> list[
         outlines: the blocks on each unit.
     """
     owner = owners_of(units)
-    shape = [_anchors(i, unit, on, owner) for i, (unit, on) in enumerate(zip(units, outlines, strict=True))]
+    anchors = list(map(partial(_anchors, owner), range(len(units)), units, outlines))
     known: frozenset[int] = frozenset()
     turns = []
     while len(known) < len(units):
-        share = {u: _share(shape[u], known) for u in range(len(units)) if u not in known}
-        u = max(share, key=lambda k: (share[k], -k))
-        turns.append(Turn(u, known.issuperset if share[u] > 0 else None))
-        known |= {u}
+        share = {number: _share(own, known) for number, own in enumerate(anchors) if number not in known}
+        # Of several with the same share the first.
+        unit = max(share, key=share.__getitem__)
+        turns.append(Turn(unit, known.issuperset if share[unit] > 0 else None))
+        known |= {unit}
     return turns
 
 
@@ -62,7 +64,7 @@ def others(spaces: frozenset[int], unit: int, owner: Mapping[int, int]) -> froze
     return frozenset(owner[space] for space in spaces if space in owner) - {unit}
 
 
-def _anchors(number: int, unit: Tree, on: Sequence[Outline], owner: Mapping[int, int]) -> dict[frozenset[int], int]:
+def _anchors(owner: Mapping[int, int], number: int, unit: Tree, on: Sequence[Outline]) -> dict[frozenset[int], int]:
     """Number of entries by the set of other units on their block."""
     found: dict[frozenset[int], int] = {}
     for block in on:
@@ -74,4 +76,4 @@ def _anchors(number: int, unit: Tree, on: Sequence[Outline], owner: Mapping[int,
 
 def _share(anchors: Mapping[frozenset[int], int], known: frozenset[int]) -> float:
     total = sum(anchors.values())
-    return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
+    return sum(entries for others, entries in anchors.items() if others <= known) / total if total else 0.0

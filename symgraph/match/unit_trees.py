@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
@@ -26,16 +27,16 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
             such = f"patterns are matched against names such as {', '.join(names[:3])}"
             raise UsageError(f"no space that can be aligned matches {pattern!r}", remedy=near(pattern, names, such))
     chosen = [space for space in symmetry.active if any(fnmatch(space.name, pattern) for pattern in patterns)]
-    ids = {s.id for s in chosen}
-    below: dict[int, list[Space]] = {}
-    for s in chosen:
-        outer = [outer for outer in s.fibre if outer in ids]
-        below.setdefault(outer[-1] if outer else -1, []).append(s)
+    ids = {space.id for space in chosen}
+    below = defaultdict[int, list[Space]](list)
+    for space in chosen:
+        outer = [number for number in space.fibre if number in ids]
+        below[outer[-1] if outer else -1].append(space)
 
-    def grow(s: Space) -> Tree:
-        return Tree(s, tuple(grow(child) for child in below.get(s.id, ())))
+    def grow(space: Space) -> Tree:
+        return Tree(space, tuple(map(grow, below[space.id])))
 
-    return [grow(s) for s in below.get(-1, ())]
+    return list(map(grow, below[-1]))
 
 
 def positions_of(unit: Tree) -> tuple[int, ...]:
@@ -52,16 +53,17 @@ def positions_of(unit: Tree) -> tuple[int, ...]:
     return outside if stands(unit, outside) else ()
 
 
-def fitted(symmetry: SymmetryGraph, space: int, e: Element) -> Element:
+def fitted(symmetry: SymmetryGraph, space: int, element: Element) -> Element:
     """An element as its space has it: constant over dimensions of the fibre that its unit does not solve for."""
-    want = symmetry.fibre_sizes(symmetry.spaces[space])
-    inside = 2 if e.matrix is not None else 1
+    fibre = symmetry.fibre_sizes(symmetry.spaces[space])
+    inside = 2 if element.matrix is not None else 1
 
-    def fit(x: Tensor, lead: int) -> Tensor:
-        outer, have, tail = x.shape[:lead], x.shape[lead : x.dim() - inside], x.shape[x.dim() - inside :]
-        if tuple(have) == want:
-            return x
-        shaped = x.reshape(*outer, *[1] * (len(want) - len(have)), *have, *tail)
-        return shaped.expand(*outer, *want, *tail).contiguous()
+    def fit(part: Tensor, lead: int) -> Tensor:
+        end = part.dim() - inside
+        outer, solved, tail = part.shape[:lead], part.shape[lead:end], part.shape[end:]
+        if tuple(solved) == fibre:
+            return part
+        shaped = part.reshape(*outer, *[1] * (len(fibre) - len(solved)), *solved, *tail)
+        return shaped.expand(*outer, *fibre, *tail).contiguous()
 
-    return e.mapped(fit)
+    return element.mapped(fit)

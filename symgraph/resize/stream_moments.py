@@ -23,6 +23,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import in_dtype
 
 BATCHES = 16
 
@@ -55,7 +56,7 @@ def moments_of_flow(
         return rows.T @ rows
 
     run, sums = Interpreter(seen.graph, dtype=torch.float32), dict[str, Tensor]()
-    small = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    small = in_dtype(state, torch.float32)
     with torch.no_grad():
         for batch in islice(batches, BATCHES):
             for name, moments in run.run(small, batch, keep=along, reduce=moment)[1].items():
