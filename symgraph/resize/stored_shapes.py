@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from math import prod
 
 from symgraph.errors import UsageError, shorten
 from symgraph.inference.read_forms import as_read
+from symgraph.ir import resized
 from symgraph.resize.lifting import length_in
 from symgraph.symmetry.forms import Form
 from symgraph.symmetry.graph import SymmetryGraph
@@ -21,11 +21,8 @@ def stored_shapes(symmetry: SymmetryGraph, sizes: Mapping[int, int], gone: Colle
     Raises:
         UsageError: what is read of a tensor would no longer make one, or in which way is not known.
     """
-    shapes = {
-        name: tuple(length_in(term, sizes) for term in axes)
-        for name, axes in symmetry.read_terms.items()
-        if name not in gone
-    }
+    left = {name: axes for name, axes in symmetry.read_terms.items() if name not in gone}
+    shapes = {name: tuple(length_in(term, sizes) for term in axes) for name, axes in left.items()}
     graph = as_read(symmetry).graph
     idle = {name for name, node in graph.parameters.items() if not graph.users[node.name]} if symmetry.forms else set()
     for form in reversed(symmetry.forms):
@@ -36,23 +33,25 @@ def stored_shapes(symmetry: SymmetryGraph, sizes: Mapping[int, int], gone: Colle
         if found is None:
             cause = f"{shorten(form.stored)} is read as {shorten(form.read)}, of which some would have other sizes"
             raise UsageError("a tensor would have no shape", cause=cause, remedy="name other spaces")
-        shapes |= dict.fromkeys(form.stored, found) if after != before else _as_they_are(form, symmetry)
+        shapes |= {name: found if after != before else symmetry.shapes[name] for name in form.stored}
     return shapes
 
 
 def _with_idle(form: Form, shapes: list[tuple[int, ...] | None], idle: Collection[str]) -> list[tuple[int, ...] | None]:
     """The shapes of what is read, in which a part that nothing reads is as wide as one that is read."""
-    axis, pairs = form.axis, [*zip(form.read, form.sizes, shapes, strict=False)]
-    seen = next(((size, shape) for name, size, shape in pairs if name not in idle and shape is not None), None)
-    if not form.parts or seen is None:
+    if not form.parts:
         return shapes
-    before, behind = seen[1][:axis], seen[1][axis + (seen[0] > 1) :]
-    own = ((*before, *((size,) if size > 1 else ()), *behind) for size in form.sizes)
-    return [made if name in idle else shape for name, shape, made in zip(form.read, shapes, own, strict=True)]
+    parts = list(zip(form.read, form.sizes, shapes, strict=True))
+    whole = (_with_axis(form, shape, size) for name, size, shape in parts if name not in idle and shape is not None)
+    like = next(whole, None)
+    if like is None:
+        return shapes
+    return [form.of_part(like, size) if name in idle else shape for name, size, shape in parts]
 
 
-def _as_they_are(form: Form, symmetry: SymmetryGraph) -> Shapes:
-    return {name: symmetry.shapes[name] for name in form.stored}
+def _with_axis(form: Form, part: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The shape of a part of this size with the axis that it is cut along, which one of one entry lacks."""
+    return part if size > 1 else (*part[: form.axis], 1, *part[form.axis :])
 
 
 def _stored(
@@ -65,13 +64,11 @@ def _stored(
     if after == before:
         return known[0]
     if form.parts:
-        pairs = zip(known, form.sizes, strict=True)
-        parts = [shape if size > 1 else (*shape[:axis], 1, *shape[axis:]) for shape, size in pairs]
-        others = {(*shape[:axis], *shape[axis + 1 :]) for shape in parts}
-        whole = (*parts[0][:axis], sum(shape[axis] for shape in parts), *parts[0][axis + 1 :])
-        return whole if len(others) == 1 else None
+        parts = [_with_axis(form, shape, size) for shape, size in zip(known, form.sizes, strict=True)]
+        beside = {resized(shape, axis) for shape in parts}
+        return resized(parts[0], axis, sum(shape[axis] for shape in parts)) if len(beside) == 1 else None
     cut = None if form.joins else _cut(form.terms[0][axis], form.sizes, sizes)
-    return None if cut is None else (*known[0][:axis], *cut, *known[0][axis + 1 :])
+    return None if cut is None else resized(known[0], axis, *cut)
 
 
 def _cut(term: Term, axes: Sequence[int], sizes: Mapping[int, int]) -> tuple[int, ...] | None:
@@ -86,24 +83,28 @@ def _cut(term: Term, axes: Sequence[int], sizes: Mapping[int, int]) -> tuple[int
     first = _leading(term, axes[0])
     if first is None:
         return None
-    outer, rest = first
-    ends = {_cut(own, axes[1:], sizes) for own in rest}
-    around = length_in(outer, sizes) if outer is not None else axes[0]
-    inside = ends.pop() if len(ends) == 1 else None
-    return None if inside is None else (around, *inside)
+    outer, inside = first
+    cuts = {_cut(own, axes[1:], sizes) for own in inside}
+    rest = cuts.pop() if len(cuts) == 1 else None
+    if rest is None:
+        return None
+    return (axes[0] if outer is None else length_in(outer, sizes), *rest)
 
 
 def _leading(term: Product | Concat, size: int) -> tuple[Term | None, list[Term]] | None:
     """A term of this size around others, one or one for each position; None where the term is cut elsewhere."""
     if isinstance(term, Product):
-        for at in range(1, len(term.factors)):
-            if prod(factor.size for factor in term.factors[:at]) == size:
-                return Product(term.factors[:at]), [Product(term.factors[at:])]
+        for count in range(1, len(term.factors)):
+            outer, inner = Product(term.factors[:count]), Product(term.factors[count:])
+            if outer.size == size:
+                return outer, [inner]
         return None
-    width, runs = term.size // size, list[list[Term]]([[]])
-    for part in term.parts if not term.order else ():
-        if sum(own.size for own in runs[-1]) == width:
-            runs.append([])
-        runs[-1].append(part)
-    fits = all(sum(own.size for own in run) == width for run in runs) and len(runs) == size
-    return (None, [Concat(tuple(run)) if len(run) > 1 else run[0] for run in runs]) if fits else None
+    if term.order:
+        return None
+    width, runs = term.size // size, list[Concat]([Concat(())])
+    for part in term.parts:
+        if runs[-1].size == width:
+            runs.append(Concat(()))
+        runs[-1] = Concat((*runs[-1].parts, part))
+    fits = len(runs) == size and all(run.size == width for run in runs)
+    return (None, [run if len(run.parts) > 1 else run.parts[0] for run in runs]) if fits else None

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from symgraph.ir import resized
 from symgraph.symmetry.terms import Concat, Product, Term, runs
 
 # A parameter, its axis, and where a piece of it begins and ends there.
@@ -111,15 +112,13 @@ class Piece:
         if self.more:
             changed = replace(self, axis=self.joint, more=()).add(self._joined(tensor), part)
             sizes = [tensor.shape[axis] for axis in self.axes]
-            sizes = [*changed.shape[: self.joint], *sizes, *changed.shape[self.joint + 1 :]]
-            return changed.reshape(sizes).movedim(self._together, self.axes)
+            return changed.reshape(resized(changed.shape, self.joint, *sizes)).movedim(self._together, self.axes)
         if self.outer == 1:
             inside = self.of(tensor) + part.to(tensor)
             whole = self.size == tensor.shape[self.axis]
             return inside if whole else tensor.slice_scatter(inside, self.axis, self.start, self.stop)
         at = self.places(tensor.device)
-        shape = [self.size if dim == self.axis else size for dim, size in enumerate(tensor.shape)]
-        return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
+        return tensor.index_add(self.axis, at, part.to(tensor).expand(resized(tensor.shape, self.axis, self.size)))
 
 
 def places_of(run: Run, device: torch.device | None = None) -> Tensor:
@@ -151,12 +150,11 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
             split += pieces(parameter, axis, part, start)
             start += part.size
         return split
-    inside = (
-        [number for number, factor in enumerate(term.factors) if _split(factor)] if isinstance(term, Product) else []
-    )
-    if len(inside) != 1 or not isinstance(term, Product):
-        return [Piece(parameter, axis, start, start + term.size, term)]
-    return _runs(parameter, axis, term, inside[0], start)
+    if isinstance(term, Product):
+        split_factors = [number for number, factor in enumerate(term.factors) if _split(factor)]
+        if len(split_factors) == 1:
+            return _runs(parameter, axis, term, split_factors[0], start)
+    return [Piece(parameter, axis, start, start + term.size, term)]
 
 
 def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
@@ -166,8 +164,8 @@ def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
 
 def placed(like: Piece, at: list[int]) -> Piece | None:
     """The piece that has these positions in this order, if they are runs of one length at one distance."""
-    spans = runs(at)
-    (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
+    (first, stop), *others = spans = runs(at)
+    period = others[0][0] - first if others else 0
     piece = replace(like, start=first, stop=stop, outer=len(spans), period=period)
     return piece if list(piece.entries()) == at else None
 
@@ -184,11 +182,10 @@ def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list
     for part in inner.parts:
         like = replace(whole, term=Product((*before, part, *after)))
         if inner.order:
-            rows = [row * width for row in inner.places[offset : offset + part.size]]
-            stands = [
-                start + turn * period + row + inner for turn in range(outer) for row in rows for inner in range(width)
+            entries = [
+                row * width + place for row in inner.places[offset : offset + part.size] for place in range(width)
             ]
-            found.append(placed(like, stands))
+            found.append(placed(like, [start + turn * period + entry for turn in range(outer) for entry in entries]))
         else:
             first, stop = start + offset * width, start + (offset + part.size) * width
             found.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
+from symgraph.ir import resized
 from symgraph.symmetry.terms import Term
 
 
@@ -46,9 +47,8 @@ class Form:
             return (torch.cat(list(tensors), axis),)
         if not self.parts:
             return (first.flatten(axis, axis + len(self.sizes) - 1),)
-        return [
-            part.squeeze(axis) if part.shape[axis] == 1 else part for part in torch.split(first, list(self.sizes), axis)
-        ]
+        # One entry long, it is no axis.
+        return [part.squeeze(axis) for part in torch.split(first, list(self.sizes), axis)]
 
     def back(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """What is stored, of what is read."""
@@ -56,18 +56,21 @@ class Form:
         if self.joins:
             return torch.split(first, list(self.sizes), axis)
         if not self.parts:
-            return (first.reshape((*first.shape[:axis], *self.sizes, *first.shape[axis + 1 :])),)
+            return (first.reshape(resized(first.shape, axis, *self.sizes)),)
         parts = (part.unsqueeze(axis) if size == 1 else part for part, size in zip(tensors, self.sizes, strict=True))
         return (torch.cat(list(parts), axis),)
 
     def shapes(self, stored: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes of what is read, of that of the first that is stored."""
-        before, behind = stored[: self.axis], stored[self.axis + 1 :]
         if self.joins:
-            return [(*before, sum(self.sizes), *behind)]
+            return [resized(stored, self.axis, sum(self.sizes))]
         if not self.parts:
-            return [(*before, prod(self.sizes), *stored[self.axis + len(self.sizes) :])]
-        return [(*before, *((size,) if size > 1 else ()), *behind) for size in self.sizes]
+            return [(*stored[: self.axis], prod(self.sizes), *stored[self.axis + len(self.sizes) :])]
+        return [self.of_part(stored, size) for size in self.sizes]
+
+    def of_part(self, stored: tuple[int, ...], size: int) -> tuple[int, ...]:
+        """The shape of a part of this size, cut from one of this shape: without the axis where it is one entry long."""
+        return resized(stored, self.axis, size) if size > 1 else resized(stored, self.axis)
 
     def fits(self, stored: Sequence[tuple[int, ...]]) -> bool:
         """Whether tensors of these shapes can be read so."""
@@ -75,8 +78,7 @@ class Form:
         if not 0 <= self.axis < len(first):
             return False
         if self.joins:
-            whole = [(*first[: self.axis], size, *first[self.axis + 1 :]) for size in self.sizes]
-            return [*stored] == whole
+            return [*stored] == [resized(first, self.axis, size) for size in self.sizes]
         return sum(self.sizes) == first[self.axis] if self.parts else first[self.axis : end] == self.sizes
 
     def axis_read(self, axis: int, part: int = 0) -> int | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.symmetry.axis_parts import Piece
@@ -29,8 +29,35 @@ Measure = Mapping[int, Any]
 _Names = frozenset[str] | None
 # Frames of leaves, with their orientations.
 _Keys = frozenset[tuple[int, bool]]
-_Rectangle = tuple[_Names, _Names]
 _FLAT = (SymmetryClass.ORTHOGONAL, SymmetryClass.ORTHOGONAL_ONES)
+
+
+class _Rectangle(NamedTuple):
+    """Where a direction has to vanish: in these rows, along these columns."""
+
+    rows: _Names
+    columns: _Names
+
+    def is_within(self, other: _Rectangle) -> bool:
+        pairs = zip(self, other, strict=True)
+        return all(theirs is None or (own is not None and own <= theirs) for own, theirs in pairs)
+
+    def covers(self, row: str, column: str) -> bool:
+        return (self.rows is None or row in self.rows) and (self.columns is None or column in self.columns)
+
+
+class _Claim(NamedTuple):
+    """What a family of streams changes of a parameter beside a space: the piece, what has to see it, what is counted.
+
+    `moved` are the directions of it that are counted less what the space does already.
+    """
+
+    piece: Piece
+    seen_by: frozenset[str]
+    moved: int
+
+
+_EVERYWHERE = _Rectangle(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +76,8 @@ class _Columns:
     def count(self, sizes: Measure, seen: Callable[[int], Any]) -> Any:
         """Their number, where `seen` says how many directions of another space there are."""
         lengths = ((sizes[leaf.space] if leaf.space >= 0 else leaf.size) - taken for leaf, taken in self.beside)
-        return prod(lengths, start=1) * (seen(self.other.space) if self.other is not None else 1) - self.moved
+        along = 1 if self.other is None else seen(self.other.space)
+        return prod(lengths, start=1) * along - self.moved
 
 
 class IdleElements:
@@ -62,13 +90,9 @@ class IdleElements:
         self._symmetry = symmetry
         self._spaces = {space.id: space for space in symmetry.spaces if space.is_matrix}
         self._sizes = {space.id: space.size for space in symmetry.spaces}
-        self._sides: dict[tuple[int, bool], list[_Columns]] = {(s, d): [] for s in self._spaces for d in (False, True)}
-        means = _means(symmetry) if self._spaces else {}
-        moved = _constants(symmetry) if self._spaces else {}
-        for name, block in _acted_on(symmetry) if self._spaces else ():
-            keys = _keys(block)
-            seen = {frame for frame, there in means.get(name, ()) if there <= keys}
-            self._note(name, block, seen, [there for there in moved.get(name, ()) if there <= keys])
+        self._sides = {(space, dual): list[_Columns]() for space, dual in product(self._spaces, (False, True))}
+        if self._spaces:
+            self._note_all()
         self._seen = {dual: self._varying(dual) for dual in (False, True)}
         self._in_a_row = self._overlap()
         if self._in_a_row:
@@ -76,13 +100,21 @@ class IdleElements:
         self._asked = {space: self._rectangles(space) for space in self._spaces if self._is_general(space)}
         self.exact = not self._in_a_row and None not in self._asked.values()
 
+    def _note_all(self) -> None:
+        means, constants = _means(self._symmetry), _constants(self._symmetry)
+        for name, block in _acted_on(self._symmetry):
+            keys = _keys(block)
+            frames = {frame for frame, there in means.get(name, ()) if there <= keys}
+            self._note(name, block, frames, [there for there in constants.get(name, ()) if there <= keys])
+
     def _note(self, parameter: str, block: tuple[Leaf, ...], means: Collection[int], moved: Collection[_Keys]) -> None:
         for at, leaf in enumerate(block):
             if leaf.space not in self._spaces:
                 continue
-            space, others = self._spaces[leaf.space], [*block[:at], *block[at + 1 :]]
-            others = [other for other in others if other.space not in space.fibre]
-            beyond = next((o for o in others if self._is_general(o.space) and o.dual != leaf.dual), None)
+            space = self._spaces[leaf.space]
+            others = [other for other in (*block[:at], *block[at + 1 :]) if other.space not in space.fibre]
+            contracting = (other for other in others if self._is_general(other.space) and other.dual != leaf.dual)
+            beyond = next(contracting, None)
             beside = tuple((other, int(other.frame in means)) for other in others if other is not beyond)
             constants = sum((leaf.frame, leaf.dual) in there for there in moved)
             self._sides[space.id, leaf.dual].append(_Columns(parameter, beside, beyond, constants))
@@ -109,15 +141,13 @@ class IdleElements:
 
     def _overlap(self) -> bool:
         """Whether a narrow space writes into another of which not all is read: elements of both may do the same."""
-        written, read = self._seen[False], self._seen[True]
-        return any(
-            columns.other is not None
-            and written[columns.other.space] < self._sizes[columns.other.space]
-            and read[space] < self._sizes[space]
-            for (space, dual), several in self._sides.items()
-            if not dual
-            for columns in several
-        )
+        narrow = self._narrow(dual=False)
+        sources = (columns.other for space in self._narrow(dual=True) for columns in self._sides[space, False])
+        return any(source is not None and source.space in narrow for source in sources)
+
+    def _narrow(self, *, dual: bool) -> set[int]:
+        """The spaces of which not all directions are written; for duals, of which not all are read."""
+        return {space for space, number in self._seen[dual].items() if number < self._sizes[space]}
 
     # -- what is asked of a direction ------------------------------------------------------------------------------
 
@@ -126,33 +156,35 @@ class IdleElements:
         claims = self._claims(space)
         if claims is None:
             return None
-        sides = {dual: {columns.parameter for columns in self._sides[space, dual]} for dual in (False, True)}
-        plain = {dual: frozenset(names - claims.keys()) for dual, names in sides.items()}
-        asked: list[_Rectangle] = [(None, plain[False]), (plain[True], None)]
-        asked += [(seen, frozenset({name})) for name, seen in claims.items() if name in sides[False]]
-        asked += [(frozenset({name}), seen) for name, seen in claims.items() if name in sides[True]]
-        whole = [(self._or_all(space, True, rows), self._or_all(space, False, columns)) for rows, columns in asked]
-        kept = tuple(one for one in whole if not any(one != other and _is_within(one, other) for other in whole))
+        writers, readers = (self._parameters(space, dual) for dual in (False, True))
+        asked = [_Rectangle(None, writers - claims.keys()), _Rectangle(readers - claims.keys(), None)]
+        asked += [_Rectangle(seen_by, frozenset({name})) for name, seen_by in claims.items() if name in writers]
+        asked += [_Rectangle(frozenset({name}), seen_by) for name, seen_by in claims.items() if name in readers]
+        whole = [
+            _Rectangle(self._or_all(space, True, one.rows), self._or_all(space, False, one.columns)) for one in asked
+        ]
+        kept = tuple(one for one in whole if not any(one != other and one.is_within(other) for other in whole))
         independent = all(self._or_all(space, dual, _together(kept, dual)) is not None for dual in (False, True))
-        return kept if independent or (None, None) in kept else None
+        return kept if independent or _EVERYWHERE in kept else None
 
     def _claims(self, space: int) -> dict[str, frozenset[str]] | None:
         """Parameters that families of streams change beside the space, and what has to see them; None where unknown."""
-        found, s = dict[str, frozenset[str]](), self._symmetry
-        changed = [(o.writer, frozenset(reader.parameter for reader in o.readers), o.moved) for o in s.overlooked]
-        changed += [(thin.reader, frozenset({thin.writer.parameter}), thin.moved) for thin in s.thin]
-        for piece, seen, moved in changed:
-            spaces = {s.frame(leaf.frame).space for leaf in leaves(piece.term) if leaf.frame >= 0}
+        symmetry, found = self._symmetry, dict[str, frozenset[str]]()
+        for claim in _of_families(symmetry):
+            spaces = {symmetry.frame(leaf.frame).space for leaf in leaves(claim.piece.term) if leaf.frame >= 0}
             if space not in spaces:
                 continue
             # Those that are counted less what the space does already are as if they were not there.
-            if moved:
+            if claim.moved:
                 return {}
-            (name,) = s.acting_names(piece.parameter)
-            told = frozenset(own for one in seen for own in s.acting_names(one))
-            if not isinstance(piece.term, Leaf) or found.setdefault(name, told) != told:
+            (name,) = symmetry.acting_names(claim.piece.parameter)
+            seen_by = frozenset(acting for own in claim.seen_by for acting in symmetry.acting_names(own))
+            if not isinstance(claim.piece.term, Leaf) or found.setdefault(name, seen_by) != seen_by:
                 return None
         return found
+
+    def _parameters(self, space: int, dual: bool) -> frozenset[str]:
+        return frozenset(columns.parameter for columns in self._sides[space, dual])
 
     def _or_all(self, space: int, dual: bool, names: _Names) -> _Names:
         """None for parameters that write, or read, a space as a whole."""
@@ -171,7 +203,7 @@ class IdleElements:
         known = self._seen[dual][space]
         if known in (0, self._sizes[space]):
             return sizes[space] if known else 0
-        return self._number(space, dual, {columns.parameter for columns in self._sides[space, dual]}, sizes)
+        return self._number(space, dual, self._parameters(space, dual), sizes)
 
     # -- counting --------------------------------------------------------------------------------------------------
 
@@ -189,16 +221,16 @@ class IdleElements:
 
     def _beside(self, space: int, asked: tuple[_Rectangle, ...], sizes: Measure) -> Any:
         """The area that no rectangle covers: of the rows and columns of each parameter, and of the others."""
-        if (None, None) in asked:
+        if _EVERYWHERE in asked:
             return 0
         lengths = {}
         for dual in (False, True):
-            names = _together(asked, dual)
-            own = {name: self._number(space, dual, {name}, sizes) for name in names}
+            own = {name: self._number(space, dual, {name}, sizes) for name in _together(asked, dual)}
             lengths[dual] = {**own, "": sizes[space] - sum(own.values())}
-        pairs = product(lengths[True].items(), lengths[False].items())
-        free = (rows * columns for (row, rows), (column, columns) in pairs if not _covers(asked, row, column))
-        return sum(free)
+        rows, columns = lengths[True], lengths[False]
+        cells = product(rows, columns)
+        free = (cell for cell in cells if not any(rectangle.covers(*cell) for rectangle in asked))
+        return sum(rows[row] * columns[column] for row, column in free)
 
     def _columns(self, space: int, sizes: Measure) -> Iterator[Any]:
         """The columns of what both writes into a space and reads it, each other space as a whole."""
@@ -206,17 +238,19 @@ class IdleElements:
             yield from (columns.count(sizes, sizes.__getitem__) for columns in self._sides[space, dual])
 
 
-def _is_within(one: _Rectangle, other: _Rectangle) -> bool:
-    return all(o is None or (i is not None and i <= o) for i, o in zip(one, other, strict=True))
-
-
 def _together(asked: tuple[_Rectangle, ...], dual: bool) -> frozenset[str]:
     """All parameters whose rows, or columns, are told apart."""
-    return frozenset(name for rectangle in asked for name in rectangle[0 if dual else 1] or ())
+    sides = (rectangle.rows if dual else rectangle.columns for rectangle in asked)
+    return frozenset(name for names in sides for name in names or ())
 
 
-def _covers(asked: tuple[_Rectangle, ...], row: str, column: str) -> bool:
-    return any(all(s is None or n in s for s, n in zip(one, (row, column), strict=True)) for one in asked)
+def _of_families(symmetry: Structure) -> Iterator[_Claim]:
+    """What families of streams change: what writes an overlooked part, what reads a thin stream."""
+    for overlooked in symmetry.overlooked:
+        readers = frozenset(reader.parameter for reader in overlooked.readers)
+        yield _Claim(overlooked.writer, readers, overlooked.moved)
+    for thin in symmetry.thin:
+        yield _Claim(thin.reader, frozenset({thin.writer.parameter}), thin.moved)
 
 
 def _acted_on(symmetry: Structure) -> Iterator[tuple[str, tuple[Leaf, ...]]]:
