@@ -19,7 +19,7 @@ from symgraph.groups.assignment import assignment
 from symgraph.match.activations import agreement
 from symgraph.match.order_by_cost import outer_costs
 from symgraph.orbit.tensor_blocks import Block
-from symgraph.orbit.wreath import Key, Table, Tree, pair_values, permutes
+from symgraph.orbit.wreath import Key, Table, Tree, pair_values, pairs_first, permutes, spaces_of
 from symgraph.symmetry.graph import SymmetryGraph
 
 # What the assignments of all pairs may come to, in cubes of their sizes, and how many partners are tried in any case.
@@ -62,10 +62,9 @@ def orders(costs: Sequence[Tensor], count: int) -> list[Tensor]:
 def unlike(table: Iterable[tuple[Key, Tensor]], outer: int) -> Tensor | None:
     """A cost by how much positions have in common, whatever their insides: (n, n); None where nothing is known."""
     squares = []
-    for key, c in table:
-        at = next((place for place, (number, _) in enumerate(key) if number == outer), None)
-        if at is not None:
-            pairs = c[0].movedim((2 * at, 2 * at + 1), (0, 1))
+    for key, correlation in table:
+        if outer in spaces_of(key):
+            pairs = pairs_first(key, correlation, outer)
             squares.append(pairs.reshape(*pairs.shape[:2], -1).square().sum(2))
     return -torch.stack(squares).sum(0) if squares else None
 
@@ -113,4 +112,5 @@ def best_tried(
 def _unchanged(unit: Tree, table: Table) -> float:
     """The value of the identity, from the pairs (i, i)."""
     own = unit.space.id
-    return agreement((() if key[0][0] == own else key, c.sum(0, keepdim=True)) for key, c in table.items())
+    summed = {key: correlation.sum(0, keepdim=True) for key, correlation in table.items()}
+    return agreement((() if key[0][0] == own else key, total) for key, total in summed.items())

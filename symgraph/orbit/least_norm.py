@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,40 +53,47 @@ def least_norm(
         homes: the process that each tensor belongs to.
         near: of the sets of spaces those alone that have one of these tensors.
     """
-    parts = [part for part in _apart(symmetry, state) if near is None or not set(near).isdisjoint(part[1])]
+    parts = [part for part in _apart(symmetry, state) if near is None or not set(near).isdisjoint(part.names)]
 
-    def solved(part: tuple[list[Space], list[str]]) -> dict[str, Any]:
-        spaces, names = part
-        return packed(_LeastNorm(symmetry, spaces, {name: made(state[name]) for name in names}).run())
+    def solved(part: _Part) -> dict[str, Any]:
+        return packed(_LeastNorm(symmetry, part.spaces, {name: made(state[name]) for name in part.names}).run())
 
     elements: dict[int, Element] = {}
-    for one in current().each(parts, [homes[names[0]] for _, names in parts], solved):
+    for one in current().each(parts, [homes[part.names[0]] for part in parts], solved):
         elements |= unpacked(symmetry, one).elements
     return GroupElement(symmetry, elements)
 
 
 def rescaled(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> set[str]:
     """The tensors that spaces which are not compact act on."""
-    return {name for _, names in _apart(symmetry, state) for name in names}
+    return {name for part in _apart(symmetry, state) for name in part.names}
 
 
-def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[list[Space], list[str]]]:
+class _Part(NamedTuple):
+    """Spaces that share tensors, and these tensors."""
+
+    spaces: list[Space]
+    names: list[str]
+
+
+def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[_Part]:
     """The spaces that are solved, in sets that share no tensor, with the tensors of each."""
     # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
     kept = symmetry.graph.state.keys() - symmetry.graph.transient
-    parts: list[tuple[list[Space], dict[str, None]]] = []
+    parts: list[_Part] = []
     for space in symmetry.active:
         if not (space.scales or (isinstance(space.maps, DenseMaps) and not space.maps.compact)):
             continue
-        names = dict.fromkeys(name for name in symmetry.parameters_of[space.id] if name in kept and name in state)
-        if not names:
+        own = dict.fromkeys(name for name in symmetry.parameters_of[space.id] if name in kept and name in state)
+        if not own:
             continue
-        near = [part for part in parts if part[1].keys() & names.keys()]
+        near = [part for part in parts if not own.keys().isdisjoint(part.names)]
         parts = [part for part in parts if part not in near]
-        spaces = [other for part in near for other in part[0]]
-        parts.append(([*spaces, space], {name: None for part in near for name in part[1]} | names))
+        spaces = [other for part in near for other in part.spaces]
+        names = dict.fromkeys(name for part in near for name in part.names) | own
+        parts.append(_Part([*spaces, space], list(names)))
     place = {space.id: number for number, space in enumerate(symmetry.active)}
-    return [(sorted(spaces, key=lambda space: place[space.id]), list(names)) for spaces, names in parts]
+    return [part._replace(spaces=sorted(part.spaces, key=lambda space: place[space.id])) for part in parts]
 
 
 @dataclass(slots=True)
@@ -114,19 +122,16 @@ class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
         held = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
         whole = symmetry.stacked(symmetry.shifted(held))
-        all_blocks = [
-            block for name, tensor in whole.items() for block in blocks(name, [tensor], symmetry.acting_terms[name])
-        ]
+        cut = (blocks(name, [tensor], symmetry.acting_terms[name]) for name, tensor in whole.items())
+        every = list(chain.from_iterable(cut))
         dense = {space.id for space in spaces if isinstance(space.maps, DenseMaps)}
-        tables = [_Table(block) for block in all_blocks if block.spaces() & dense]
+        tables = [_Table(block) for block in every if block.spaces() & dense]
         self.on = {space.id: [table for table in tables if space.id in table.block.spaces()] for space in spaces}
         scaled = [space for space in spaces if space.id not in dense]
         numbers = {space.id for space in scaled}
-        squared = [block for block in all_blocks if block.spaces() & numbers and not block.spaces() & dense]
+        squared = [block for block in every if block.spaces() & numbers and not block.spaces() & dense]
         self.symmetry = symmetry
-        further = {
-            space.id: [kind for table in self.on[space.id] for kind, _ in self._kinds(table, space)] for space in scaled
-        }
+        further = {space.id: [kind for kind, _, _ in self._occurrences(space)] for space in scaled}
         like = next(iter(whole.values()), torch.zeros(0))
         self.squares = SquaredNorms(symmetry, scaled, squared, further, like)
         self.eps = torch.finfo(like.dtype).eps
@@ -181,16 +186,17 @@ class _LeastNorm:
     def _norms(self, space: Space) -> Tensor:
         """Squared norms of the kinds of occurrence of a space in parameters: (m, F, n)."""
         norms = self.squares.of(space)
-        for table in self.on[space.id]:
-            for kind, dims in self._kinds(table, space):
-                norms[self.squares.kinds[space.id].index(kind)] += table.norms(dims) / kind[1]
+        for kind, table, dims in self._occurrences(space):
+            norms[self.squares.kinds[space.id].index(kind)] += table.norms(dims) / kind.times
         return norms
 
-    def _kinds(self, table: _Table, space: Space) -> Iterator[tuple[Occurrence, tuple[int, ...]]]:
-        """How the scales of a space act along each of its axes of a table, and where that stands."""
-        places = table.stands(space)
-        for dims in places:
-            yield (exponents_on(self.symmetry, table.block.leaves[dims[-1]]), len(places)), dims
+    def _occurrences(self, space: Space) -> Iterator[tuple[Occurrence, _Table, tuple[int, ...]]]:
+        """Every axis on a space of what matrices act on, and how its scales act there."""
+        for table in self.on[space.id]:
+            several = table.stands(space)
+            for dims in several:
+                exponents = exponents_on(self.symmetry, table.block.leaves[dims[-1]])
+                yield Occurrence(exponents, len(several)), table, dims
 
     def _scale(self, logs: Logs) -> None:
         self.squares.scale(logs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import prod
 
 from symgraph.symmetry.graph import SymmetryGraph
@@ -18,37 +18,44 @@ def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> 
         whole: spaces whose tensors are kept together in any case.
     """
     sizes = {name: prod(node.shape) for name, node in symmetry.graph.state.items() if name in symmetry.terms}
-    parts = {name: frozenset((name,)) for name in sizes}
+    parts = _Parts(sizes)
     for name in sizes:
-        _join(parts, symmetry.beside(name))
-
-    def size(names: Iterable[str]) -> int:
-        return sum(sizes[name] for name in {member for name in names for member in parts[name]})
-
+        parts.join(symmetry.beside(name))
+    on = {space.id: list(filter(sizes.__contains__, symmetry.parameters_of[space.id])) for space in symmetry.active}
     room = sum(sizes.values()) / count
-    spaces = {
-        space.id: [name for name in symmetry.parameters_of[space.id] if name in sizes] for space in symmetry.active
-    }
-    for space, names in sorted(spaces.items(), key=lambda item: (size(item[1]), item[0])):
-        if space in whole or size(names) <= room:
-            _join(parts, names)
-    homes = _packed({min(part): part for part in parts.values()}, sizes, count)
+    for space in sorted(on, key=lambda space: (parts.size(on[space]), space)):
+        if space in whole or parts.size(on[space]) <= room:
+            parts.join(on[space])
+    homes = parts.packed(count)
     return homes | {read: homes[name] for name in sizes for read in symmetry.reading.read(name)}
 
 
-def _join(parts: dict[str, frozenset[str]], names: Iterable[str]) -> None:
-    """Makes one part of those that some names are in."""
-    joined = frozenset(member for name in names for member in parts[name])
-    parts.update(dict.fromkeys(joined, joined))
+class _Parts:
+    """Tensors that belong to one process each: at first every tensor is a part by itself."""
 
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self.part_of = {name: frozenset((name,)) for name in sizes}
 
-def _packed(parts: dict[str, frozenset[str]], sizes: dict[str, int], count: int) -> dict[str, int]:
-    """The largest part first, each to whichever process has least."""
-    held = [0] * count
-    homes: dict[str, int] = {}
-    weights = {name: sum(sizes[member] for member in part) for name, part in parts.items()}
-    for name in sorted(parts, key=lambda name: (-weights[name], name)):
-        home = min(range(count), key=held.__getitem__)
-        held[home] += weights[name]
-        homes |= dict.fromkeys(parts[name], home)
-    return homes
+    def together(self, names: Iterable[str]) -> frozenset[str]:
+        """All tensors of the parts that some are in."""
+        return frozenset().union(*{self.part_of[name] for name in names})
+
+    def size(self, names: Iterable[str]) -> int:
+        """How many numbers they have."""
+        return sum(self.sizes[member] for member in self.together(names))
+
+    def join(self, names: Iterable[str]) -> None:
+        """Makes one part of those that some are in."""
+        joined = self.together(names)
+        self.part_of.update(dict.fromkeys(joined, joined))
+
+    def packed(self, count: int) -> dict[str, int]:
+        """The process of each tensor: the largest part first, to whichever has least."""
+        held = [0] * count
+        homes: dict[str, int] = {}
+        for part in sorted(set(self.part_of.values()), key=lambda part: (-self.size(part), min(part))):
+            home = min(range(count), key=held.__getitem__)
+            held[home] += self.size(part)
+            homes |= dict.fromkeys(part, home)
+        return homes

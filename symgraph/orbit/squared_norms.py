@@ -10,8 +10,9 @@ axes counts for its share, with that power: the sum of all never grows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +25,23 @@ from symgraph.symmetry.terms import Leaf
 
 Logs = dict[int, Tensor]
 Exponents = tuple[int, ...]
-# Of each axis the space, and how its scales act there.
-Axes = tuple[tuple[int, Exponents], ...]
-# How the scales of a space act along an axis, and how many axes of the block the space has.
-Occurrence = tuple[Exponents, int]
+
+
+class Axis(NamedTuple):
+    """The space of an axis, and how its scales act there."""
+
+    space: int
+    exponents: Exponents
+
+
+class Occurrence(NamedTuple):
+    """How the scales of a space act along an axis, and how many axes of the block the space has."""
+
+    exponents: Exponents
+    times: int
+
+
+Axes = tuple[Axis, ...]
 
 
 def exponents_on(symmetry: SymmetryGraph, leaf: Leaf) -> Exponents:
@@ -68,43 +82,41 @@ class SquaredNorms:
         tables: dict[Axes, Tensor] = {}
         for block in blocks:
             add_to(tables, *self._sums(block, spaces))
-        self.near = [{number for number, _ in axes} for axes in tables]
+        self.near = [{axis.space for axis in axes} for axes in tables]
         self.kinds: dict[int, tuple[Occurrence, ...]] = {}
         self.logs: Logs = {}
         self._own: dict[int, Tensor] = {}
         self._shared: dict[int, list[_Shared]] = {}
         self._powers: dict[int, Tensor] = {}
         self._bounds: dict[int, Tensor] = {}
-        self._factors: dict[tuple[int, Exponents], Tensor] = {}
+        self._factors: dict[Axis, Tensor] = {}
         for space in spaces:
             here = {axes: sums for axes, sums in tables.items() if space.id in dict(axes)}
             self._begin(space, here, [*further.get(space.id, ())], like)
 
     def _sums(self, block: Block, spaces: Sequence[Space]) -> tuple[Axes, Tensor]:
         kept = {number for space in spaces if space.id in block.spaces() for number in (space.id, *space.fibre)}
-        dims = [dim for dim, leaf in enumerate(block.leaves) if leaf.space in kept]
-        axes = tuple((block.leaves[dim].space, exponents_on(self.symmetry, block.leaves[dim])) for dim in dims)
-        return axes, unfold(block.tensors[0], dims).square().sum(-1)
+        held = {dim: leaf for dim, leaf in enumerate(block.leaves) if leaf.space in kept}
+        axes = tuple(Axis(leaf.space, exponents_on(self.symmetry, leaf)) for leaf in held.values())
+        return axes, unfold(block.tensors[0], list(held)).square().sum(-1)
 
     def _begin(self, space: Space, tables: Mapping[Axes, Tensor], further: list[Occurrence], like: Tensor) -> None:
         """What is on a space: tables of it alone are summed, others stand by themselves."""
-        places = {axes: _stands(axes, space) for axes in tables}
-        here = {(axes[dims[-1]][1], len(several)) for axes, several in places.items() for dims in several}
-        kinds = tuple(sorted({*here, *further}))
+        found = list(_occurrences(tables, space))
+        kinds = tuple(sorted({*further, *(kind for _, _, kind in found)}))
         shape = (*self.symmetry.fibre_sizes(space), space.size)
         own = torch.zeros(len(kinds), *shape).to(like)
         self._shared[space.id] = []
-        for axes, dims in ((axes, dims) for axes, several in places.items() for dims in several):
-            count = len(places[axes])
-            row, sums = kinds.index((axes[dims[-1]][1], count)), tables[axes] / count
-            if any(any(exponents) for dim, (_, exponents) in enumerate(axes) if dim != dims[-1]):
+        for axes, dims, kind in found:
+            row, sums = kinds.index(kind), tables[axes] / kind.times
+            if any(any(axis.exponents) for dim, axis in enumerate(axes) if dim != dims[-1]):
                 self._shared[space.id].append(_Shared(row, sums, axes, dims))
             else:
                 own[row] += unfold(sums, dims).sum(-1)
         self.kinds[space.id], self._own[space.id] = kinds, own
-        powers = torch.tensor([exponents for exponents, _ in kinds]).reshape(len(kinds), space.scales).to(like)
+        powers = torch.tensor([kind.exponents for kind in kinds]).reshape(len(kinds), space.scales).to(like)
         self._powers[space.id] = powers
-        self._bounds[space.id] = powers * torch.tensor([count for _, count in kinds]).to(like).unsqueeze(1)
+        self._bounds[space.id] = powers * torch.tensor([kind.times for kind in kinds]).to(like).unsqueeze(1)
         self.logs[space.id] = torch.zeros(space.scales, *shape).to(like)
 
     def powers(self, space: Space) -> Tensor:
@@ -124,33 +136,41 @@ class SquaredNorms:
         """The sums of a table over what is not on its space, at the scales of now: (F, n)."""
         sums, own = table.sums, table.dims[-1]
         if sums.dim() == 2 and len(table.dims) == 1:
-            other, exponents = table.axes[1 - own]
+            other = table.axes[1 - own]
             # What differs by position has a factor for each, and no product of matrices sums it.
-            if not self.symmetry.spaces[other].fibre:
-                return (sums if own == 0 else sums.T) @ self._factor(other, exponents)
-        for dim, (space, exponents) in enumerate(table.axes):
-            if dim != own and any(exponents):
-                (at,) = (dims for dims in _stands(table.axes, self.symmetry.spaces[space]) if dims[-1] == dim)
-                sums = sums * spread(self._factor(space, exponents), sums.dim(), [*at])
+            if not self.symmetry.spaces[other.space].fibre:
+                return (sums if own == 0 else sums.T) @ self._factor(other)
+        for dim, axis in enumerate(table.axes):
+            if dim != own and any(axis.exponents):
+                (at,) = (dims for dims in _stands(table.axes, self.symmetry.spaces[axis.space]) if dims[-1] == dim)
+                sums = sums * spread(self._factor(axis), sums.dim(), [*at])
         return unfold(sums, table.dims).sum(-1)
 
-    def _factor(self, space: int, exponents: Exponents) -> Tensor:
+    def _factor(self, axis: Axis) -> Tensor:
         """What the scales of a space make of squares along an axis: (F, n)."""
-        if (space, exponents) not in self._factors:
-            powers = 2 * torch.tensor([exponents]).to(self.logs[space])
-            self._factors[space, exponents] = _by_powers(powers, self.logs[space])[0]
-        return self._factors[space, exponents]
+        if axis not in self._factors:
+            logs = self.logs[axis.space]
+            self._factors[axis] = _by_powers(2 * torch.tensor([axis.exponents]).to(logs), logs)[0]
+        return self._factors[axis]
 
     def scale(self, logs: Logs) -> None:
         """Moves by scales of these logarithms, (p, F, n) for each space."""
         for space, change in logs.items():
             self.logs[space] = self.logs[space] + change
-        self._factors = {at: factor for at, factor in self._factors.items() if at[0] not in logs}
+        self._factors = {axis: factor for axis, factor in self._factors.items() if axis.space not in logs}
+
+
+def _occurrences(tables: Iterable[Axes], space: Space) -> Iterator[tuple[Axes, tuple[int, ...], Occurrence]]:
+    """Every axis of the tables on a space, behind those that it is fibred over, and how the space is there."""
+    for axes in tables:
+        several = _stands(axes, space)
+        for dims in several:
+            yield axes, dims, Occurrence(axes[dims[-1]].exponents, len(several))
 
 
 def _stands(axes: Axes, space: Space) -> list[tuple[int, ...]]:
     """Every axis on a space, behind those on the spaces that it is fibred over."""
-    return stands([number for number, _ in axes], space.id, space.fibre)
+    return stands([axis.space for axis in axes], space.id, space.fibre)
 
 
 def _by_powers(powers: Tensor, logs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ attains, and are then improved in turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,7 +58,7 @@ def best(trees: Sequence[Tree], table: Table, batch: int) -> Optimum:
     total = next(iter(table.values())).new_zeros(batch)
     for group in _coupled(trees, table):
         ids = set().union(*(tree.ids() for tree in group))
-        part = {key: correlation for key, correlation in table.items() if _spaces(key) & ids}
+        part = {key: correlation for key, correlation in table.items() if spaces_of(key) & ids}
         optimum = _single(group[0], part, batch) if len(group) == 1 else _alternate(group, part, batch)
         elements |= optimum.elements
         total = total + optimum.value
@@ -69,21 +69,22 @@ def _coupled(trees: Sequence[Tree], table: Table) -> list[list[Tree]]:
     """Siblings in groups that share a correlation."""
     groups: list[list[Tree]] = [[tree] for tree in trees]
     for key in table:
-        together = [group for group in groups if any(tree.ids() & _spaces(key) for tree in group)]
+        together = [group for group in groups if any(tree.ids() & spaces_of(key) for tree in group)]
         if len(together) > 1:
             apart = [group for group in groups if group not in together]
             groups = [*apart, [tree for group in together for tree in group]]
     return groups
 
 
-def _spaces(key: Key) -> set[int]:
+def spaces_of(key: Key) -> set[int]:
+    """The spaces of a correlation."""
     return {space for space, _ in key}
 
 
 def decoupled(tree: Tree, table: Table) -> bool:
     """Whether what is found of a tree is the optimum: no correlation joins siblings, which take turns."""
     for key in table:
-        joined = [child for child in tree.children if child.ids() & _spaces(key)]
+        joined = [child for child in tree.children if child.ids() & spaces_of(key)]
         if len(joined) > 1:
             return False
     return all(decoupled(child, table) for child in tree.children)
@@ -118,10 +119,9 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
     own: dict[tuple[int, ...], Tensor] = {}
     inner: Table = {}
     for key, correlation in table.items():
-        at = next(place for place, (number, _) in enumerate(key) if number == space.id)
+        at = _place(key, space.id)
         moved = correlation.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
-        rest = key[:at] + key[at + 1 :]
-        if rest:
+        if rest := _without(key, at):
             add_to(inner, rest, moved)
         else:
             add_to(own, key[at][1], moved)
@@ -137,21 +137,29 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         chosen = maps.assign(on, own, worth)
         matched = {key: _picked(chosen.index, correlation, 0).flatten(0, 1) for key, correlation in flat.items()}
         optimum = best(tree.children, matched, batch * size)
-        elements = {
-            number: element.mapped(lambda part, lead: torch.unflatten(part, lead, (batch, size)))
-            for number, element in optimum.elements.items()
-        }
+        elements = _each(optimum.elements, lambda part, lead: torch.unflatten(part, lead, (batch, size)))
         ahead = optimum.value - torch.gather(worth, 2, chosen.index.unsqueeze(2)).flatten()
         value = chosen.value + ahead.reshape(batch, size).sum(1)
     else:
         optimum = best(tree.children, flat, pairs)
         chosen = maps.assign(on, own, optimum.value.reshape(batch, size, size))
-        value = chosen.value
-        elements = {
-            number: element.mapped(partial(_picked, chosen.index)) for number, element in optimum.elements.items()
-        }
+        elements, value = _each(optimum.elements, partial(_picked, chosen.index)), chosen.value
     elements[space.id] = Element(chosen.index, None, chosen.sign)
     return Optimum(elements, value)
+
+
+def _place(key: Key, space: int) -> int:
+    """Where a space stands in a key."""
+    return [number for number, _ in key].index(space)
+
+
+def _without(key: Key, place: int) -> Key:
+    return key[:place] + key[place + 1 :]
+
+
+def _each(elements: Mapping[int, Element], change: Callable[[Tensor, int], Tensor]) -> dict[int, Element]:
+    """Every part of some elements changed."""
+    return {number: element.mapped(change) for number, element in elements.items()}
 
 
 def _apart(trees: Sequence[Tree], table: Table) -> bool:
@@ -179,7 +187,7 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
     """
     optimum, signs = _of_pairs(tree, table, len(order))
     # What was the batch is the fibre now, with a batch of one in front of it.
-    elements = {number: element.mapped(torch.unsqueeze) for number, element in optimum.elements.items()}
+    elements = _each(optimum.elements, torch.unsqueeze)
     elements[tree.space.id] = Element(order.unsqueeze(0), None, signs)
     return Optimum(elements, optimum.value.sum(0, keepdim=True))
 
@@ -207,10 +215,14 @@ def _of_pairs(tree: Tree, table: Table, size: int) -> tuple[Optimum, Tensor | No
 
 def paired(key: Key, correlation: Tensor, space: int, order: Tensor) -> tuple[Key, Tensor]:
     """An entry of a table, of batch one, as `inside` takes it."""
-    at = next(place for place, (number, _) in enumerate(key) if number == space)
     rows = torch.arange(len(order), device=order.device)
-    pairs = correlation[0].movedim((2 * at, 2 * at + 1), (0, 1))[rows, order]
-    return key[:at] + key[at + 1 :] or key, pairs
+    return _without(key, _place(key, space)) or key, pairs_first(key, correlation, space)[rows, order]
+
+
+def pairs_first(key: Key, correlation: Tensor, space: int) -> Tensor:
+    """An entry of a table, of batch one, with the pairs of positions of one space in front: (n_A, n_B, ...)."""
+    at = _place(key, space)
+    return correlation[0].movedim((2 * at, 2 * at + 1), (0, 1))
 
 
 def _picked(index: Tensor, correlation: Tensor, lead: int) -> Tensor:
@@ -262,10 +274,7 @@ def _of_rows(table: Table, elements: Mapping[int, Element], rows: Tensor) -> tup
     if len(rows) == len(next(iter(table.values()))):
         return table, dict(elements)
     part = {key: correlation[rows] for key, correlation in table.items()}
-    return part, {
-        number: element.mapped(lambda tensor, lead: tensor.index_select(lead, rows))
-        for number, element in elements.items()
-    }
+    return part, _each(elements, lambda tensor, lead: tensor.index_select(lead, rows))
 
 
 def _with_rows(element: Element, some: Element, rows: Tensor) -> Element:
@@ -294,7 +303,7 @@ def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[in
     if first.space.is_matrix:
         eye = torch.eye(first.space.size).to(next(iter(table.values())))
         return {first.space.id: Element.rotation(eye.expand(batch, *eye.shape))}
-    on = {key: correlation for key, correlation in table.items() if first.space.id in _spaces(key)}
+    on = {key: correlation for key, correlation in table.items() if first.space.id in spaces_of(key)}
     start = _single(Tree(first.space, (*first.children, *others)), on, batch)
     return {number: element for number, element in start.elements.items() if number in first.ids()}
 
@@ -303,7 +312,7 @@ def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set
     """The table of one tree with its siblings fixed; correlations with a sibling not yet known are left out."""
     restricted: Table = {}
     for key, correlation in table.items():
-        spaces = _spaces(key)
+        spaces = spaces_of(key)
         if not spaces & tree.ids() or spaces & known - fixed.keys():
             continue
         add_to(restricted, *contract(key, correlation, fixed))
@@ -312,10 +321,11 @@ def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set
 
 def contract(key: Key, correlation: Tensor, fixed: Mapping[int, Element]) -> tuple[Key, Tensor]:
     """Sums a correlation over the pairs of positions that fixed elements match."""
+    met = spaces_of(key)
     for space, element in fixed.items():
-        at = next((place for place, (number, _) in enumerate(key) if number == space), None)
-        if at is None:
+        if space not in met:
             continue
+        at = _place(key, space)
         moved = correlation.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
         if element.matrix is not None:
             weights = element.matrix.reshape(*element.matrix.shape, *[1] * (moved.dim() - 3))
@@ -327,7 +337,7 @@ def contract(key: Key, correlation: Tensor, fixed: Mapping[int, Element]) -> tup
             if sign is not None:
                 matched = matched * sign.reshape(*sign.shape, *[1] * (matched.dim() - 2))
             correlation = matched.sum(1)
-        key = key[:at] + key[at + 1 :]
+        key = _without(key, at)
     return key, correlation
 
 
