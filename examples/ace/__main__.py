@@ -124,15 +124,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.fast:
         args.steps = min(args.steps, 60)
     task = Task(args)
+    splits = {"validation": task.validation, "training": task.train}
+    if not args.validate:
+        splits["test"] = task.test
     for way in args.ways:
-        found: list[tuple[float, float, float]] = []
+        found: list[tuple[float, ...]] = []
         for seed in range(args.seeds):
             relaxed = trained(task, way, args, seed)
             model = evaluated(relaxed, way)
-            test = float("nan") if args.validate else task.measured(model, task.test)
-            found.append((task.measured(model, task.validation), test, float(relaxed.gamma.detach().abs().max())))
-        validation, test, gamma = (_spread([row[k] for row in found]) for k in range(3))
-        print(f"{way:10}  validation {validation}  test {test}  ({task.unit})  largest gamma {gamma}", flush=True)
+            scores = [task.measured(model, split) for split in splits.values()]
+            found.append((*scores, float(relaxed.gamma.detach().abs().max())))
+        *spreads, gamma = (_spread(column) for column in zip(*found, strict=True))
+        figures = "  ".join(f"{name} {spread}" for name, spread in zip(splits, spreads, strict=True))
+        print(f"{way:10}  {figures}  ({task.unit})  largest gamma {gamma}", flush=True)
     if "resilient" in args.ways:
         print(relaxed.table())
 
