@@ -137,13 +137,13 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         chosen = maps.assign(on, own, worth)
         matched = {key: _picked(chosen.index, correlation, 0).flatten(0, 1) for key, correlation in flat.items()}
         optimum = best(tree.children, matched, batch * size)
-        elements = _each(optimum.elements, lambda part, lead: torch.unflatten(part, lead, (batch, size)))
+        elements = each(optimum.elements, lambda part, lead: torch.unflatten(part, lead, (batch, size)))
         ahead = optimum.value - torch.gather(worth, 2, chosen.index.unsqueeze(2)).flatten()
         value = chosen.value + ahead.reshape(batch, size).sum(1)
     else:
         optimum = best(tree.children, flat, pairs)
         chosen = maps.assign(on, own, optimum.value.reshape(batch, size, size))
-        elements, value = _each(optimum.elements, partial(_picked, chosen.index)), chosen.value
+        elements, value = each(optimum.elements, partial(_picked, chosen.index)), chosen.value
     elements[space.id] = Element(chosen.index, None, chosen.sign)
     return Optimum(elements, value)
 
@@ -157,7 +157,7 @@ def _without(key: Key, place: int) -> Key:
     return key[:place] + key[place + 1 :]
 
 
-def _each(elements: Mapping[int, Element], change: Callable[[Tensor, int], Tensor]) -> dict[int, Element]:
+def each(elements: Mapping[int, Element], change: Callable[[Tensor, int], Tensor]) -> dict[int, Element]:
     """Every part of some elements changed."""
     return {number: element.mapped(change) for number, element in elements.items()}
 
@@ -187,7 +187,7 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
     """
     optimum, signs = _of_pairs(tree, table, len(order))
     # What was the batch is the fibre now, with a batch of one in front of it.
-    elements = _each(optimum.elements, torch.unsqueeze)
+    elements = each(optimum.elements, torch.unsqueeze)
     elements[tree.space.id] = Element(order.unsqueeze(0), None, signs)
     return Optimum(elements, optimum.value.sum(0, keepdim=True))
 
@@ -274,7 +274,7 @@ def _of_rows(table: Table, elements: Mapping[int, Element], rows: Tensor) -> tup
     if len(rows) == len(next(iter(table.values()))):
         return table, dict(elements)
     part = {key: correlation[rows] for key, correlation in table.items()}
-    return part, _each(elements, lambda tensor, lead: tensor.index_select(lead, rows))
+    return part, each(elements, lambda tensor, lead: tensor.index_select(lead, rows))
 
 
 def _with_rows(element: Element, some: Element, rows: Tensor) -> Element:

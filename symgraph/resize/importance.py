@@ -41,9 +41,7 @@ def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Ten
     shape = (*symmetry.fibre_sizes(space), space.size, 0)
     rows_of = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
     for block in blocks_on(symmetry, space.id, [state], symmetry.acting_parameters.__contains__):
-        dim = block.dim(space.id)
-        rows = unfold(block.tensors[0], [*(block.dim(outer) for outer in space.fibre), dim])
-        rows_of[block.leaves[dim].dual].append(rows)
+        rows_of[block.leaves[block.dim(space.id)].dual].append(unfold(block.tensors[0], block.dims(space)))
     whole = {dual: torch.cat(rows, dim=-1) for dual, rows in rows_of.items()}
     positions = math.prod(shape[:-2])
     return {dual: rows.reshape(positions, *rows.shape[-2:]) for dual, rows in whole.items()}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import chain, pairwise
 from math import prod
 from operator import and_
 
@@ -98,10 +99,8 @@ def lift(wide: SymmetryGraph, narrow: SymmetryGraph) -> Lifted:
     spaces = [met.space(space, sizes.get(space.id, space.size)) for space in wide.spaces]
     copies = tuple(_copies(wide, spaces))
     for copied in copies:
-        sizes[copied.outer], sizes[copied.inner] = (
-            sizes[copied.outer] * copied.times,
-            sizes[copied.inner] // copied.times,
-        )
+        sizes[copied.outer] *= copied.times
+        sizes[copied.inner] //= copied.times
     lifted = replace(
         narrow,
         spaces=tuple(replace(space, size=sizes.get(space.id, space.size)) for space in spaces),
@@ -188,7 +187,7 @@ class _Met:
             return
         for number, (wide, own) in enumerate(zip(site.resized(sizes), site.own, strict=True)):
             place = f"axis {number} of {site.name}"
-            pairs = list(_leaves(_plain(wide), _plain(own))) if wide.size == own.size else [None]
+            pairs = list(leaf_pairs(_plain(wide), _plain(own))) if wide.size == own.size else [None]
             for pair in pairs:
                 if pair is None:
                     sides = f"{site.axes[number].size} in the wider model, {own.size} in the other"
@@ -221,27 +220,29 @@ def _plain(term: Term) -> Term | None:
     inner = [plain for part in term.children if (plain := _plain(part)) is not None]
     if isinstance(term, Concat):
         # Parts of one position are not nothing: their place in the axis is taken.
-        return (
-            replace(term, parts=tuple(_plain(part) or part for part in term.parts)) if len(term.parts) > 1 else inner[0]
-        )
+        whole = replace(term, parts=tuple(_plain(part) or part for part in term.parts))
+        return whole if len(term.parts) > 1 else inner[0]
     flat = tuple(factor for part in inner for factor in (part.factors if isinstance(part, Product) else (part,)))
-    return (flat[0] if len(flat) == 1 else Product(flat)) if flat else None
+    if len(flat) == 1:
+        return flat[0]
+    return Product(flat) if flat else None
 
 
-def _leaves(wide: Term | None, own: Term | None) -> Iterator[tuple[Leaf, Leaf] | None]:
+def leaf_pairs(one: Term | None, other: Term | None) -> Iterator[tuple[Leaf, Leaf] | None]:
     """Corresponding leaves; None where the terms are built differently."""
-    if wide is None and own is None:
+    if one is None and other is None:
         return
-    if isinstance(wide, Leaf) and isinstance(own, Leaf):
-        yield wide, own
-    elif wide is None or own is None or type(wide) is not type(own):
+    if isinstance(one, Leaf) and isinstance(other, Leaf):
+        yield one, other
+    elif isinstance(one, Product | Concat) and isinstance(other, Product | Concat) and _is_alike(one, other):
+        for part, other_part in zip(one.children, other.children, strict=True):
+            yield from leaf_pairs(part, other_part)
+    else:
         yield None
-    elif isinstance(wide, Product | Concat) and isinstance(own, Product | Concat):
-        if len(wide.children) != len(own.children):
-            yield None
-            return
-        for part, own_part in zip(wide.children, own.children, strict=True):
-            yield from _leaves(part, own_part)
+
+
+def _is_alike(one: Product | Concat, other: Product | Concat) -> bool:
+    return type(one) is type(other) and len(one.children) == len(other.children)
 
 
 def _copies(wide: SymmetryGraph, narrow: Sequence[Space]) -> Iterator[Copies]:
@@ -262,10 +263,8 @@ def _copies(wide: SymmetryGraph, narrow: Sequence[Space]) -> Iterator[Copies]:
 
 def _around(wide: SymmetryGraph, space: int) -> int | None:
     """The space that stands directly before this one wherever it stands, if there is one."""
-    outer: set[int] = set()
-    for axes in (*wide.terms.values(), *wide.values.values()):
-        for block in blocks(axes):
-            outer |= {
-                block[place - 1].space if place else -1 for place, leaf in enumerate(block) if leaf.space == space
-            }
+    nothing = Leaf(-1, -1, False, 1)
+    every = chain.from_iterable(map(blocks, (*wide.terms.values(), *wide.values.values())))
+    pairs = chain.from_iterable(pairwise((nothing, *block)) for block in every)
+    outer = {before.space for before, leaf in pairs if leaf.space == space}
     return outer.pop() if len(outer) == 1 and min(outer) >= 0 else None

@@ -144,5 +144,10 @@ def _lost(points: Tensor, place: Tensor, weight: Tensor, mass: Tensor, count: in
     mean = points.new_zeros(count + 1, points.shape[1]).index_add_(0, place, weight.unsqueeze(1) * points)
     mean[count] = 0.0
     whole = float((mass.unsqueeze(1) * points.square()).sum())
-    share = float((mass.unsqueeze(1) * (points - mean[place]).square()).sum()) / max(whole, 1e-300)
-    return share**0.5 if share > 1e-24 else 0.0
+    return root_share(float((mass.unsqueeze(1) * (points - mean[place]).square()).sum()), whole)
+
+
+def root_share(lost: float, whole: float, rounding: float = 1e-24) -> float:
+    """The root of a part of squares; rounding counts as nothing."""
+    share = lost / max(whole, 1e-300)
+    return share**0.5 if share > rounding else 0.0

@@ -70,11 +70,11 @@ class Folding:
         self, symmetry: SymmetryGraph, state: State, keep: Keep | None = None, flows: Mapping[int, Tensor] | None = None
     ) -> None:
         self.symmetry, self.keep, self.flows = symmetry, keep, dict(flows or {})
-        self.state = symmetry.stacked(symmetry.shifted(state))
+        self.state = symmetry.acting(state)
 
     def result(self) -> State:
         """The state under its own names."""
-        return self.symmetry.shifted(self.symmetry.unstacked(self.state), -1.0)
+        return self.symmetry.of_acting(self.state)
 
     def fold(self, space: Space, to: Widening) -> Fold:
         """Folds a space onto the positions that embedding the narrower one would fill."""
@@ -101,8 +101,7 @@ class Folding:
         shape = (*self.symmetry.fibre_sizes(space), space.size, space.size)
         moments = {dual: torch.zeros(shape, dtype=torch.float64) for dual in (False, True)}
         for block in self._blocks(space):
-            dim = block.dim(space.id)
-            moments[block.leaves[dim].dual] += gram(block.tensors[0], dim, [block.dim(outer) for outer in space.fibre])
+            moments[block.leaves[block.dim(space.id)].dual] += gram(block.tensors[0], block.dims(space))
         return moments
 
     def _truncate(self, space: Space, size: int) -> float:
@@ -188,10 +187,10 @@ class Folding:
         combined, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         generator = torch.Generator().manual_seed(0)
         for block in self._blocks(space):
-            dim = block.dim(space.id)
-            exponent = taken(self.symmetry.frame(block.leaves[dim].frame), kind, way)
-            if not block.leaves[dim].dual and exponent % 2 and exponent > 0:
-                rows = unfold(block.tensors[0], [*(block.dim(outer) for outer in space.fibre), dim])
+            leaf = block.leaves[block.dim(space.id)]
+            exponent = taken(self.symmetry.frame(leaf.frame), kind, way)
+            if not leaf.dual and exponent % 2 and exponent > 0:
+                rows = unfold(block.tensors[0], block.dims(space))
                 combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
                 squares += rows.square().sum(-1)
         return combined, squares

@@ -14,8 +14,8 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.grams import add_to, blocks_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, unfold
-from symgraph.orbit.wreath import Key, Table, Tree, best
-from symgraph.resize.narrow_clusters import Clusters, distances, first_places, kept, shares
+from symgraph.orbit.wreath import Key, Table, Tree, best, each
+from symgraph.resize.narrow_clusters import Clusters, distances, first_places, kept, root_share, shares
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
@@ -57,15 +57,12 @@ class Heads:
         held = place < count
         basis = torch.where(held, targets[place.clamp_max(count - 1)], rows)
         pairs = basis * self.space.size + rows
-        elements = {
-            space: element.mapped(lambda part, lead: part.index_select(lead, pairs))
-            for space, element in inside.items()
-        }
+        elements = each(inside, lambda part, lead: part.index_select(lead, pairs))
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
-        whole = float((mass * squares).sum())
         lost = torch.where(held, apart[rows, basis], squares)
-        share = float((mass * lost).sum()) / max(whole, 1e-300)
-        return Clusters(place, shares(place, mass, count + 1), share**0.5 if share > 1e-12 else 0.0)
+        # Distances of heads are differences of squares.
+        share = root_share(float((mass * lost).sum()), float((mass * squares).sum()), rounding=1e-12)
+        return Clusters(place, shares(place, mass, count + 1), share)
 
     def _blocks(self, space: Space) -> Iterator[tuple[Block, int]]:
         """Blocks of parameters on a space and on the heads, and the dimension of the heads."""

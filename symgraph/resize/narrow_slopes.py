@@ -11,7 +11,7 @@ Source: Theus et al., Intra-Fusion (arXiv 2402.07839), which folds batch norms f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,7 +26,7 @@ from symgraph.orbit.uneven import Restate
 from symgraph.symmetry.families import Statistics
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Frame, Space
-from symgraph.symmetry.terms import Leaf, leaves
+from symgraph.symmetry.terms import Leaf, Term, leaves
 
 Exponents = tuple[int, ...]
 # Slopes below this part of the largest one are as good as zero.
@@ -58,11 +58,8 @@ class Slopes:
     def __init__(self, symmetry: SymmetryGraph, space: Space, state: State) -> None:
         self.symmetry, self.space, self.state = symmetry, space, state
         own = [statistics for statistics in symmetry.statistics if self._stands(statistics)]
-        ways = (
-            (statistics, self._way(statistics, [other for other in own if other is not statistics]))
-            for statistics in own
-        )
-        self.calls = [(statistics, way) for statistics, way in ways if way is not None]
+        ways = [self._way(statistics, [other for other in own if other is not statistics]) for statistics in own]
+        self.calls = [(statistics, way) for statistics, way in zip(own, ways, strict=True) if way is not None]
         self.slopes: dict[str, Tensor] = {}
 
     @property
@@ -75,11 +72,8 @@ class Slopes:
 
         The others move as what is written does, and so do standard deviations in their place.
         """
-        pairs = [
-            (statistics, way, [name for name in statistics.tensors if name not in way.still])
-            for statistics, way in self.calls
-        ]
-        for statistics, way, moving in pairs:
+        for statistics, way in self.calls:
+            moving = [name for name in statistics.tensors if name not in way.still]
             for mean in moving[:1] if way.still else ():
                 spread = torch.stack([before[name].clamp_min(0.0).sqrt() for name in way.still]).sum(0)
                 moved = transform.apply({**before, mean: before[mean] + spread})[mean] - after[mean]
@@ -137,15 +131,14 @@ class Slopes:
 
     def _stands(self, statistics: Statistics) -> bool:
         """Whether all that the call reads beside its input has the units as its one axis."""
-        axes = [self.symmetry.terms.get(name, ()) for name in (*statistics.tensors, statistics.gain, statistics.bias)]
-        single = all(
-            len(terms) == 1 and isinstance(terms[0], Leaf) and terms[0].space == self.space.id for terms in axes
-        )
-        return (
-            single
-            and not self.space.fibre
-            and all(name in self.state for name in (*statistics.tensors, statistics.gain, statistics.bias))
-        )
+        names = (*statistics.tensors, statistics.gain, statistics.bias)
+        if self.space.fibre or not all(name in self.state for name in names):
+            return False
+        axes = (self.symmetry.terms.get(name, ()) for name in names)
+        return all(len(terms) == 1 and self._is_units(terms[0]) for terms in axes)
+
+    def _is_units(self, term: Term) -> bool:
+        return isinstance(term, Leaf) and term.space == self.space.id
 
     def _frame(self, name: str) -> Frame:
         (axis,) = self.symmetry.terms[name]
@@ -167,22 +160,15 @@ class Slopes:
                 return same and power % 2 == 1 and any(size % 2 for size in sizes)
             return power == -1 and max(sizes) == 1 and not any(kept)
 
-        scales = _first(
-            exponents for exponents in product((0, 1, -1), repeat=self.space.scales) if fits(exponents, "scale")
-        )
-        signs = _first(exponents for exponents in product((0, 1), repeat=self.space.signs) if fits(exponents, "sign"))
+        powers, parities = product((0, 1, -1), repeat=self.space.scales), product((0, 1), repeat=self.space.signs)
+        scales = next((exponents for exponents in powers if fits(exponents, "scale")), None)
+        signs = next((exponents for exponents in parities if fits(exponents, "sign")), None)
         if scales is None or signs is None:
             return None
-        still_there = (
-            name for name, frame in zip(statistics.tensors, moved, strict=True) if not taken(frame, "scale", scales)
-        )
-        return _Way(scales, signs, tuple(still_there))
+        pairs = zip(statistics.tensors, moved, strict=True)
+        return _Way(scales, signs, tuple(name for name, frame in pairs if not taken(frame, "scale", scales)))
 
 
 def taken(frame: Frame, kind: str, way: Exponents) -> int:
     """The exponent with which a frame takes what has these exponents over the generators of scales, or of signs."""
     return sum(exponent * power for exponent, power in zip(getattr(frame, kind), way, strict=True))
-
-
-def _first(ways: Iterator[Exponents]) -> Exponents | None:
-    return next(ways, None)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from symgraph.groups.balance import factor
 from symgraph.groups.rotations import ones_complement
+from symgraph.resize.narrow_clusters import root_share
 
 # Singular values below this fraction of the largest one are nothing.
 EMPTY = 1e-10
@@ -24,10 +25,10 @@ def leading(gram: Tensor, size: int, *, centred: bool) -> tuple[Tensor, float]:
     basis = ones_complement(width, gram.dtype, gram.device) if centred else torch.eye(width).to(gram)
     values, vectors = torch.linalg.eigh(basis.T @ gram @ basis)
     values, vectors = values.flip(-1).clamp_min(0.0), vectors.flip(-1)
-    matrix = basis @ vectors.transpose(-1, -2) @ basis.T
+    matrix = basis @ vectors.mT @ basis.T
     matrix = matrix + 1.0 / width if centred else matrix
     kept = size - 1 if centred else size
-    return matrix, _share(values[..., kept:].sum(), values.sum())
+    return matrix, root_share(float(values[..., kept:].sum()), float(values.sum()))
 
 
 def truncated(co: Tensor, dual: Tensor, size: int) -> tuple[Tensor, Tensor, float]:
@@ -39,16 +40,11 @@ def truncated(co: Tensor, dual: Tensor, size: int) -> tuple[Tensor, Tensor, floa
     Shapes: (F, m, m) each.
     """
     (left, _, _), (right, _, _) = factor(co), factor(dual)
-    left_vectors, singular, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    left_vectors, singular, right_vectors = torch.linalg.svd(right.mT @ left)
     kept = singular > EMPTY * singular[..., :1].clamp_min(torch.finfo(singular.dtype).tiny)
     kept[..., size:] = False
     root = (kept / torch.where(kept, singular, 1.0).sqrt()).unsqueeze(-1)
-    written = root * (left_vectors.transpose(-1, -2) @ right.transpose(-1, -2))
-    read = root * (vt @ left.transpose(-1, -2))
-    return written, read, _share((singular.square() * ~kept).sum(), singular.square().sum())
-
-
-def _share(lost: Tensor, whole: Tensor) -> float:
-    """The root of a part of squares; rounding counts as nothing."""
-    share = float(lost / whole.clamp_min(torch.finfo(whole.dtype).tiny))
-    return share**0.5 if share > 1e-24 else 0.0
+    written = root * (left_vectors.mT @ right.mT)
+    read = root * (right_vectors @ left.mT)
+    squares = singular.square()
+    return written, read, root_share(float((squares * ~kept).sum()), float(squares.sum()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,19 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, argument, shorten
 from symgraph.io.checkpoint import tied_names
 from symgraph.io.models import Model
+from symgraph.ir import resized
 from symgraph.resize.label_rows import label_axes, labels_of
 from symgraph.resize.shapes import model_like
-from symgraph.resize.token_rows import Named, WantedTokens, matching, token_axes, tokens_in, told_apart, vocabulary_of
+from symgraph.resize.token_rows import (
+    Named,
+    WantedTokens,
+    axis_apart,
+    matching,
+    token_axes,
+    tokens_in,
+    told_apart,
+    vocabulary_of,
+)
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import leaves
 from symgraph.tracing import state_of
@@ -39,9 +50,10 @@ class Rows:
     def placed(self, tensor: Tensor, size: int, like: Tensor | None = None) -> Tensor:
         """The tensor with so many rows: its own where they belong, elsewhere those of another, or their mean."""
         own = tensor.index_select(self.axis, self.theirs)
-        shape = [size if axis == self.axis else length for axis, length in enumerate(tensor.shape)]
-        rest = like if like is not None else own.mean(self.axis, keepdim=True) if len(self.theirs) else own.new_zeros(1)
-        return rest.to(tensor).expand(shape).clone().index_copy_(self.axis, self.there, own)
+        if like is None:
+            like = own.mean(self.axis, keepdim=True) if len(self.theirs) else own.new_zeros(1)
+        whole = like.to(tensor).expand(resized(tensor.shape, self.axis, size)).clone()
+        return whole.index_copy_(self.axis, self.there, own)
 
     def mask(self, size: int, dims: int) -> Tensor:
         """One where a row is there and zero elsewhere, to be multiplied with the tensor."""
@@ -86,10 +98,8 @@ class Overlap:
     def _wide(self, name: str, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Tensors in float64, and for each one where a row is its own and zero elsewhere."""
         wide = [made(tensor).double() for tensor in tensors]
-        placed = [rows[name] for rows in self.rows]
-        return wide, [
-            rows.mask(tensor.shape[rows.axis], tensor.dim()) for rows, tensor in zip(placed, wide, strict=True)
-        ]
+        pairs = zip((rows[name] for rows in self.rows), wide, strict=True)
+        return wide, [rows.mask(tensor.shape[rows.axis], tensor.dim()) for rows, tensor in pairs]
 
 
 def _over_those_that_have(tensors: Sequence[Tensor], masks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -149,7 +159,7 @@ def overlap(
         _refuse(models, axes, table)
     if target is not None:
         return _joined(models, target.like, axes, Named(target.tokens, told, table), complete=True, files=target.files)
-    entries = [sum(map(_numel, held.values())) for held in shapes]
+    entries = [sum(map(prod, held.values())) for held in shapes]
     number = entries.index(max(entries)) if like is None else like
     named = Named(told[number], told, table) if table else None
     return _joined(models, models[number], axes, named, complete=like is None)
@@ -174,24 +184,11 @@ def _differing(
     parameters = {name for name, _ in first.module.named_parameters()}
     axes: dict[str, int] = {name: axis for name, axis in table.items() if name in parameters}
     for name in parameters:
-        sizes = [held[name] for held in shapes]
-        axis = _axis(sizes) if len(set(sizes)) > 1 else axes.get(name)
-        if len(set(sizes)) > 1 and (axis is None or axes.get(name, axis) != axis):
+        sizes = {held[name] for held in shapes}
+        axis = axis_apart(sizes)
+        if len(sizes) > 1 and (axis is None or axes.setdefault(name, axis) != axis):
             return None
-        axes |= {} if axis is None else {name: axis}
     return {name: axes[name] for name in shapes[0] if name in axes}
-
-
-def _numel(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())
-
-
-def _axis(shapes: Sequence[tuple[int, ...]]) -> int | None:
-    """The one axis along which shapes differ."""
-    if len({len(shape) for shape in shapes}) > 1:
-        return None
-    differing = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
-    return differing[0] if len(differing) == 1 else None
 
 
 def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int]) -> bool:
@@ -218,14 +215,14 @@ def _joined(
     matched, whole = [], []
     for model, held in zip(models, rows, strict=True):
         own = state_of(model.module)
-        fitting = {name: tensor for name, tensor in own.items() if name in target and name not in held}
-        fitting = {name: tensor for name, tensor in fitting.items() if tensor.shape == target[name].shape}
-        full = {
-            name: place.placed(made(own[name]).detach(), target[name].shape[place.axis]) for name, place in held.items()
-        }
-        seen = {name: _seen(full[name], held[name].axis, common[name]) for name in held}
-        matched.append(model_like(like, model, {**fitting, **seen}))
-        whole.append({**fitting, **full})
+        others = {name: tensor for name, tensor in own.items() if name in target and name not in held}
+        fitting = {name: tensor for name, tensor in others.items() if tensor.shape == target[name].shape}
+        full, seen = State(), State()
+        for name, place in held.items():
+            full[name] = place.placed(made(own[name]).detach(), target[name].shape[place.axis])
+            seen[name] = _seen(full[name], place.axis, common[name])
+        matched.append(model_like(like, model, fitting | seen))
+        whole.append(fitting | full)
     notes = tuple(_said(models, axes, common, named))
     return Overlap(like, tuple(matched), tuple(whole), tuple(rows), notes, files)
 
@@ -259,8 +256,8 @@ def _pairs(model: Model, like: Model, size: int, target: int) -> tuple[Tensor, T
         return matching([(row, other[text]) for text, row in one.items() if text in other])
     counts = tuple(getattr(held.config, "num_labels", None) for held in (model, like))
     # Nobody has said what they mean.
-    count = 0 if counts == (size, target) and size != target else min(size, target)
-    return matching([(row, row) for row in range(count)])
+    unknown = counts == (size, target) and size != target
+    return matching([(row, row) for row in range(0 if unknown else min(size, target))])
 
 
 def _check_complete(
@@ -271,9 +268,10 @@ def _check_complete(
     named: Named | None,
 ) -> None:
     for model, rows in zip(models, rows_of, strict=True):
-        for name in [name for name in axes if named is None or name not in named.axes]:
-            size = state_of(model.module)[name].shape[axes[name]]
-            if missing := size - len(rows[name].theirs):
+        for name, axis in axes.items():
+            by_number = named is None or name not in named.axes
+            size = state_of(model.module)[name].shape[axis]
+            if by_number and (missing := size - len(rows[name].theirs)):
                 raise _incomplete(model, like, name, missing, size)
 
 

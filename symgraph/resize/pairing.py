@@ -6,19 +6,20 @@ sizes. Spaces are paired by where they stand, never by their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from symgraph.errors import CheckpointError, argument, shorten
 from symgraph.groups.lattice import RIGID, SymmetryClass, describe, group_of, maps
 from symgraph.groups.ways import Way
 from symgraph.inference.read_forms import as_read
 from symgraph.ir import Graph
-from symgraph.resize.lifting import Copies, Lifted, lift
+from symgraph.resize.lifting import Copies, Lifted, leaf_pairs, lift
 from symgraph.resize.maps import Widening
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Leaf, Term
+from symgraph.symmetry.terms import Leaf
 
 _C = SymmetryClass
 # What messages call two models.
@@ -105,11 +106,8 @@ def pair(a: SymmetryGraph, b: SymmetryGraph, names: Names = AB) -> Pairing:
 
 def _wider(a: Graph, b: Graph) -> str:
     """The graph of which no parameter is shorter on any axis, and some are longer; "" where there is none."""
-    sizes = [
-        (size, other)
-        for name in a.parameters
-        for size, other in zip(a.parameters[name].shape, b.parameters[name].shape, strict=False)
-    ]
+    pairs = (zip(a.parameters[name].shape, b.parameters[name].shape, strict=False) for name in a.parameters)
+    sizes = list(chain.from_iterable(pairs))
     larger = any(size > other for size, other in sizes)
     smaller = any(size < other for size, other in sizes)
     return ("A" if larger else "B") if larger != smaller else ""
@@ -172,12 +170,12 @@ class _Pairs:
     def tensor(self, name: str) -> None:
         absorbed = name in self.b.gain_sites and name in self.a.gain_sites
         for axis, (term, other_term) in enumerate(zip(self.a.terms[name], self.b.terms[name], strict=True)):
-            for one, other in _leaves(term, other_term):
-                if one is None or other is None:
+            for pair in leaf_pairs(term, other_term):
+                if pair is None:
                     sizes = f"{term.size} in {self.names[0]}, {other_term.size} in {self.names[1]}"
                     self.problems[name] = f"axis {axis} of {name} is built differently ({sizes})"
                 else:
-                    self._leaf(name, axis, one, other, absorbed)
+                    self._leaf(name, axis, *pair, absorbed)
 
     def _leaf(self, name: str, axis: int, a: Leaf, b: Leaf, absorbed: bool) -> None:
         one, other = self.names
@@ -197,17 +195,6 @@ def _reason(symmetry: SymmetryGraph, space: int) -> str:
     evidence = () if space < 0 else symmetry.spaces[space].evidence
     strict = next((reason for reason in evidence if reason.bound == RIGID), None)
     return "" if strict is None else f", rigid because of {strict.rule} at {strict.where}"
-
-
-def _leaves(a: Term, b: Term) -> Iterator[tuple[Leaf | None, Leaf | None]]:
-    """Corresponding leaves; a single None pair where the terms are built differently."""
-    if isinstance(a, Leaf) and isinstance(b, Leaf):
-        yield a, b
-    elif isinstance(a, Leaf) or isinstance(b, Leaf) or type(a) is not type(b) or len(a.children) != len(b.children):
-        yield None, None
-    else:
-        for part, other in zip(a.children, b.children, strict=True):
-            yield from _leaves(part, other)
 
 
 def widenings(pairs: Pairing) -> dict[int, Widening]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,12 +60,11 @@ class Named:
     def pairs(self, number: int, size: int, target: int) -> tuple[Tensor, Tensor]:
         """Which rows of a model are which of the shape: by text; those without one by their number."""
         own, there = self.theirs[number], self.there
-        both = [
-            (row, there[text]) for text, row in own.items() if text in there and row < size and there[text] < target
-        ]
+        named = [(row, there[text]) for text, row in own.items() if text in there]
         # Rows to fill up to a round number belong to no token.
-        both += [(row, row) for row in sorted(set(range(min(size, target))) - {*own.values()} - {*there.values()})]
-        return matching(both)
+        spare = set(range(min(size, target))).difference(own.values(), there.values())
+        held = [(row, wanted) for row, wanted in named if row < size and wanted < target]
+        return matching([*held, *((row, row) for row in sorted(spare))])
 
     def missing(self, number: int, size: int) -> int:
         """How many tokens of a model have no place in the shape."""
@@ -145,16 +144,21 @@ def grown_axes(model: Model, size: int, grown: Callable[[], nn.Module]) -> dict[
         # Some code builds no such model: nothing is known then.
         return {}
     own = _shapes(model.module)
-    axes = {name: _axis(own[name], shape) for name, shape in shapes.items() if own.get(name, shape) != shape}
-    known = {name: axis for name, axis in axes.items() if axis is not None and own[name][axis] == size}
+    axes = {name: axis_apart([own[name], shape]) for name, shape in shapes.items() if own.get(name, shape) != shape}
+    known = {
+        name: axis
+        for name, axis in axes.items()
+        if axis is not None and (own[name][axis], shapes[name][axis]) == (size, size + 1)
+    }
     return known if len(known) == len(axes) else {}
 
 
-def _axis(own: Sequence[int], grown: Sequence[int]) -> int | None:
-    """The one axis that has grown by one."""
-    differing = [axis for axis, sizes in enumerate(zip(own, grown, strict=False)) if len(set(sizes)) > 1]
-    alone = len(own) == len(grown) and len(differing) == 1
-    return differing[0] if alone and grown[differing[0]] == own[differing[0]] + 1 else None
+def axis_apart(shapes: Collection[tuple[int, ...]]) -> int | None:
+    """The one axis along which shapes differ; None where there is no such, or more than one."""
+    if len({len(shape) for shape in shapes}) > 1:
+        return None
+    differing = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    return differing[0] if len(differing) == 1 else None
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
