@@ -151,9 +151,9 @@ def figures(
     four = [{name: state[name] for name in names} for state in (first, second, *moved)]
     each = tensor_weights(symmetry, basis.weighting, *four[:2])
     parameters = _tensors(names, list(map(symmetry.raised, four)), each, growth)
-    stacked = [symmetry.stacked(symmetry.shifted(s)) for s in four]
-    weights = parameter_weights(symmetry, basis.weighting, *stacked[:2])
-    sums = _sums(symmetry, stacked, weights)
+    acting = list(map(symmetry.acting, four))
+    weights = parameter_weights(symmetry, basis.weighting, *acting[:2])
+    sums = _sums(symmetry, acting, weights)
     sure = {confidence.space.id: confidence for confidence in confidences(symmetry, *moved, weights)}
     spaces = (_space(basis, space, sums[space.id], sure.get(space.id)) for space in symmetry.active if space.id in sums)
     return parameters, tuple(spaces)
@@ -168,50 +168,65 @@ def _tensors(
     weights: Mapping[str, float],
     growth: Mapping[str, float],
 ) -> tuple[TensorFigures, ...]:
-    squares = {name: _squares([s[name] for s in four]) for name in names}
-    total = sum(weights[n] * after for n, (_, after, _) in squares.items()) or 1.0
+    squares = {name: _Squares.of([state[name] for state in four]) for name in names}
+    total = sum(weights[name] * own.after for name, own in squares.items()) or 1.0
     return tuple(
         TensorFigures(
-            n,
-            tuple(four[0][n].shape),
-            _relative(before, size),
-            _relative(after, size),
-            weights[n] * after / total,
-            growth.get(n),
+            name,
+            tuple(four[0][name].shape),
+            *own.distances(),
+            weights[name] * own.after / total,
+            growth.get(name),
         )
-        for n, (before, after, size) in squares.items()
+        for name, own in squares.items()
     )
 
 
-def _squares(tensors: Sequence[Tensor]) -> tuple[float, float, float]:
+@dataclass(frozen=True, slots=True)
+class _Squares:
     """|A - B|^2 before and after, and |A|^2."""
-    a, b, a_after, b_after = tensors
-    return square(a - b), square(a_after - b_after), square(a)
+
+    before: float = 0.0
+    after: float = 0.0
+    size: float = 0.0
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor]) -> _Squares:
+        """Those of a tensor of A and of B, before and after."""
+        a, b, a_after, b_after = tensors
+        return _Squares(square(a - b), square(a_after - b_after), square(a))
+
+    def plus(self, other: _Squares, weight: float) -> _Squares:
+        """The sum with others, weighed."""
+        return _Squares(
+            self.before + weight * other.before, self.after + weight * other.after, self.size + weight * other.size
+        )
+
+    def distances(self) -> tuple[float, float]:
+        """Both distances over the norm of A; of what is zero in A, 0 where it is zero in B."""
+        return _relative(self.before, self.size), _relative(self.after, self.size)
 
 
 def _relative(distance: float, size: float) -> float:
-    """A distance over a norm, both squared; of what is zero in A, 0 where it is zero in B."""
+    """A distance over a norm, both squared."""
     return math.sqrt(distance / size) if size > 0 else (math.inf if distance > 0 else 0.0)
 
 
-def _sums(symmetry: SymmetryGraph, four: Sequence[State], weights: Mapping[str, float]) -> dict[int, list[float]]:
-    """The same three of all that stands on each space, weighed."""
-    found: dict[int, list[float]] = {}
+def _sums(symmetry: SymmetryGraph, four: Sequence[State], weights: Mapping[str, float]) -> dict[int, _Squares]:
+    """The squares of all that stands on each space, weighed."""
+    found: dict[int, _Squares] = {}
     for name in four[0]:
-        for block in blocks(name, [s[name] for s in four], symmetry.acting_terms[name]):
-            squares = _squares(block.tensors)
+        for block in blocks(name, [state[name] for state in four], symmetry.acting_terms[name]):
+            squares = _Squares.of(block.tensors)
             for space in block.spaces():
-                held = found.setdefault(space, [0.0, 0.0, 0.0])
-                for i, x in enumerate(squares):
-                    held[i] += weights[name] * x
+                found[space] = found.get(space, _Squares()).plus(squares, weights[name])
     return found
 
 
 # -- spaces ------------------------------------------------------------------------------------------------------------
 
 
-def _space(basis: PairBasis, space: Space, sums: Sequence[float], sure: Confidence | None) -> SpaceFigures:
-    before, after, size = sums
+def _space(basis: PairBasis, space: Space, squares: _Squares, sure: Confidence | None) -> SpaceFigures:
     element = basis.element.elements.get(space.id)
     turned = None if element is None or element.matrix is None else _turned(element.matrix)
     return SpaceFigures(
@@ -219,23 +234,19 @@ def _space(basis: PairBasis, space: Space, sums: Sequence[float], sure: Confiden
         group_text(space),
         kind(space.maps),
         space.size,
-        _relative(before, size),
-        _relative(after, size),
+        *squares.distances(),
         None if sure is None else _assigned(basis, sure, element),
         turned,
     )
 
 
 def _assigned(basis: PairBasis, sure: Confidence, element: Element | None) -> Assigned:
-    space, gaps = sure.space, sure.gaps
-    n = space.size
-    index = torch.arange(n).expand(gaps.shape) if element is None or element.index is None else element.index
-    here = torch.arange(n, device=index.device)
-    signs = None if element is None else element.sign
+    gaps = sure.gaps
+    index, signs = (None, None) if element is None else (element.index, element.sign)
     order = gaps.flatten().argsort()[:LISTED].tolist()
     return Assigned(
         units=gaps.numel(),
-        moved=int((index != here).sum()),
+        moved=0 if index is None else int((index != torch.arange(sure.space.size, device=index.device)).sum()),
         flipped=0 if signs is None else int((signs < 0).sum()),
         median=float(gaps.median()),
         least=float(gaps.min()),
@@ -248,7 +259,8 @@ def _doubtful(basis: PairBasis, sure: Confidence, at: int) -> Doubtful:
     row, place = divmod(at, sure.space.size)
     outer = _positions(basis, sure.space, row)
     cosine, second = float(sure.matched[row, place]), float(sure.second[row, place])
-    unit, other = (tuple(_origin(basis, sure.space, (*outer, p))) for p in (place, int(sure.other[row, place])))
+    places = (place, int(sure.other[row, place]))
+    unit, other = (tuple(_origin(basis, sure.space, (*outer, own))) for own in places)
     return Doubtful((*outer, place), unit, other, cosine, second, cosine - second)
 
 
@@ -268,35 +280,36 @@ def _positions(basis: PairBasis, space: Space, row: int) -> tuple[int, ...]:
 
 def _origin(basis: PairBasis, space: Space, place: tuple[int, ...]) -> Iterator[int]:
     """Where in B, as it was, a unit comes from that stands at a place now."""
-    path = [*_path(basis, space), space]
-    for depth, one in enumerate(path):
+    placed = list(zip([*_path(basis, space), space], place, strict=True))
+    known = {one.id: position for one, position in placed}
+    for one, position in placed:
         element = basis.element.elements.get(one.id)
         if element is None or element.index is None:
-            yield place[depth]
+            yield position
             continue
-        known = {s.id: p for s, p in zip(path, place, strict=True)}
         # What is fibred over rigid spaces is the same at all of their positions.
-        at = tuple(known.get(outer, 0) for outer in one.fibre)
-        yield int(element.index[(*at, place[depth])])
+        around = tuple(known.get(outer, 0) for outer in one.fibre)
+        yield int(element.index[(*around, position)])
 
 
 def _turned(matrix: Tensor) -> Turned:
-    q = matrix.double().reshape(-1, *matrix.shape[-2:])
-    eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
-    nearest = bool((q @ q.mT - eye).abs().max() > ROUNDING)
+    maps = matrix.double().reshape(-1, *matrix.shape[-2:])
+    eye = torch.eye(maps.shape[-1], dtype=maps.dtype, device=maps.device)
+    nearest = bool((maps @ maps.mT - eye).abs().max() > ROUNDING)
     if nearest:
-        left, _, right = torch.linalg.svd(q)
-        q = left @ right
+        left, _, right = torch.linalg.svd(maps)
+        maps = left @ right
     # The eigenvalues of a rotation are exp(+-i angle); those of its symmetric part are the cosines.
-    angles = torch.linalg.eigvalsh((q + q.mT) / 2).clamp(-1, 1).arccos().rad2deg().flatten()
-    return Turned(len(q), float(angles.median()), float(angles.max()), _bars(angles, ANGLE_STEP, 0.0, 180.0), nearest)
+    angles = torch.linalg.eigvalsh((maps + maps.mT) / 2).clamp(-1, 1).arccos().rad2deg().flatten()
+    bars = _bars(angles, ANGLE_STEP, 0.0, 180.0)
+    return Turned(len(maps), float(angles.median()), float(angles.max()), bars, nearest)
 
 
 def _bars(values: Tensor, step: float, low: float | None = None, high: float | None = None) -> tuple[Bar, ...]:
     """A histogram by edges at multiples of a step."""
     first = math.floor((float(values.min()) if low is None else low) / step + 1e-9)
     last = max(math.ceil((float(values.max()) if high is None else high) / step - 1e-9), first + 1)
-    edges = [round(i * step, 9) for i in range(first, last + 1)]
+    edges = [round(number * step, 9) for number in range(first, last + 1)]
     places = ((values.double().cpu() / step).floor().long() - first).clamp(0, len(edges) - 2)
     counts = torch.bincount(places, minlength=len(edges) - 1).tolist()
-    return tuple(Bar(a, b, c) for (a, b), c in zip(pairwise(edges), counts, strict=True))
+    return tuple(Bar(*ends, count) for ends, count in zip(pairwise(edges), counts, strict=True))

@@ -106,7 +106,7 @@ class Evaluate(EvaluationOptions, PlainStep):
             batches=data,
             **values_of(how, MixtureOptions),
             module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
-            names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
+            names=None if len(ends) == 2 else [Path(model.spec).name for model in origins],
             loss=self.loss,
             metrics=self.metrics,
             device=self.device,
@@ -116,7 +116,7 @@ class Evaluate(EvaluationOptions, PlainStep):
             product=run.symmetry if between.product else None,
             book=run.book,
         )
-        specs = tuple(Path(m.spec).name or m.spec for m in origins)
+        specs = tuple(Path(model.spec).name or model.spec for model in origins)
         run.measured[self.into] = Measurement(found, specs, between.product)
 
     def __str__(self) -> str:
@@ -183,7 +183,7 @@ class Report(PlainStep):
 
 def figures(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> dict[str, Any]:
     """Loss barriers as plain data: one as it is, several by name; a plane beside them."""
-    plain = {name.replace(" ", "_"): m.found.to_plain() for name, m in found.items()}
+    plain = {name.replace(" ", "_"): measured.found.to_plain() for name, measured in found.items()}
     if plane is not None:
         return plain | {"loss_plane": plane.to_plain()}
     return next(iter(plain.values())) if len(plain) == 1 else plain
@@ -195,16 +195,18 @@ def tables(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> 
     if len(found) == 1:
         return "\n\n".join([str(next(iter(found.values())).found), *below])
     first, *others = found
-    head = [] if found[others[0]].product else [first]
-    heads = (IN_PRODUCT_FORM if found[name].product else name for name in others)
-    parts = [*head, found[first].found, *(x for h, n in zip(heads, others, strict=True) for x in (h, found[n].found))]
+    # Mixtures need no name beside their product form.
+    parts: list[object] = [found[first].found] if found[others[0]].product else [first, found[first].found]
+    for name in others:
+        parts += [IN_PRODUCT_FORM if found[name].product else name, found[name].found]
     return "\n\n".join([*map(str, parts), *below])
 
 
 def _labelled(found: Mapping[str, Measurement]) -> dict[str, LossBarrier]:
     """Loss barriers by what a picture calls them, their models by the names of their files."""
-    named = {name: replace(m.found, models=m.models) for name, m in found.items()}
-    if len(found) == 1 or any(m.product for m in found.values()):
+    named = {name: replace(measured.found, models=measured.models) for name, measured in found.items()}
+    if len(found) == 1 or any(measured.product for measured in found.values()):
         product = IN_PRODUCT_FORM.partition(",")[0]
-        return {product if m.product else m.found.loss.name: named[name] for name, m in found.items()}
+        labels = {name: product if own.product else own.found.loss.name for name, own in found.items()}
+        return {labels[name]: barrier for name, barrier in named.items()}
     return named

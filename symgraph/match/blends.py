@@ -206,8 +206,7 @@ def _sides(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: M
 
 def _acted_on(symmetry: SymmetryGraph, space: Space, state: State) -> State:
     """What a space acts on of a state."""
-    names = [name for name in symmetry.parameters_of[space.id] if name in state]
-    return symmetry.stacked(symmetry.shifted({name: state[name] for name in names}))
+    return symmetry.acting({name: state[name] for name in symmetry.parameters_of[space.id] if name in state})
 
 
 def _shares(sides: _Sides) -> tuple[Tensor, Tensor, float]:

@@ -58,7 +58,7 @@ def confidences(symmetry: SymmetryGraph, a: State, b: State, weights: Mapping[st
         a, b: both models in canonical form and in one basis, by their own names.
         weights: of the stacked tensors, as the match weighs them.
     """
-    both = [symmetry.stacked(symmetry.shifted(state)) for state in (a, b)]
+    both = [symmetry.acting(state) for state in (a, b)]
     every = [block for name in both[0] if name in both[1] for block in _blocks(symmetry, name, both)]
     found = []
     for unit in units(symmetry):

@@ -118,8 +118,7 @@ class Descent:
     def _pair(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], keep: Keep) -> None:
         """The blocks that belong to this process, and what all of them come to."""
         symmetry, options, close = self.symmetry, self.options, self.close
-        states = ({name: state[name] for name in self.names} for state in (a, b))
-        first, second = (symmetry.stacked(symmetry.shifted(state)) for state in states)
+        first, second = (symmetry.acting({name: state[name] for name in self.names}) for state in (a, b))
         weights = parameter_weights(symmetry, options.weighting, first, second)
         condense = options.outer == "joint" and not close
         whole = {unit.space.id for unit in self.units if partners(unit)}

@@ -182,7 +182,7 @@ class _Gathering:
     def _everywhere(self, space: Space, merge: Merge) -> State:
         """The state with every position of a space as one of them, or as their mean."""
         symmetry = self.symmetry
-        held = symmetry.stacked(symmetry.shifted(self.state))
+        held = symmetry.acting(self.state)
 
         def same(tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
             for dim, leaf in enumerate(block):
@@ -192,7 +192,7 @@ class _Gathering:
 
         for name in symmetry.acting_on[space.id]:
             held[name] = on_blocks(held[name], symmetry.acting_terms[name], same)
-        return symmetry.shifted(symmetry.unstacked(held), -1.0)
+        return symmetry.of_acting(held)
 
     def _spread(self, space: Space) -> float:
         """The distance of all that is inside from its mean over the positions, over its norm."""

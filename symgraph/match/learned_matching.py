@@ -122,33 +122,31 @@ class _Run:
         symmetry: SymmetryGraph,
         states: Sequence[Mapping[str, Tensor]],
         lesson: Lesson,
-        o: LearnOptions,
+        options: LearnOptions,
         opened: Opened | None = None,
     ) -> None:
-        self.symmetry, self.options, self.lesson = symmetry, o, lesson
+        self.symmetry, self.options, self.lesson = symmetry, options, lesson
         self.dtype = lesson.dtype or usual_dtype(lesson.network)
         self.device = torch.device(lesson.device)
         self.objective = Objective(lesson.network, lesson.loss, self.dtype)
-        training, validation = (
-            (lesson.training, lesson.validation)
-            if lesson.validation is not None
-            else divided(lesson.training, other="validation")
-        )
+        training, validation = lesson.training, lesson.validation
+        if validation is None:
+            training, validation = divided(training, other="validation")
         self.validation = repeatable(validation, "validation data")
-        self.generator = torch.Generator().manual_seed(o.seed)
+        self.generator = torch.Generator().manual_seed(options.seed)
         self.feed = Feed(training, self.generator)
         # What is found is composed with what the states came from.
         like = first_floating(states[0])
         self.states = [self._placed(state) for state in states]
-        first, *others = self.states
+        first = self.states[0]
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        self.rest = {
-            name: tensor for name, tensor in first.items() if is_shared_mask([tensor, *(s[name] for s in others)])
-        }
+        masks = {name for name in first if is_shared_mask([state[name] for state in self.states])}
+        self.rest = {name: tensor for name, tensor in first.items() if name in masks}
         self.buffers = {name for name, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
-        self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like, _ESTIMATED)
-        self.mixtures = _mixtures(len(states), o.estimate)
+        moving = range(0 if options.dual else 1, len(states))
+        self.descent = Descent(symmetry, self.states, moving, options, like, _ESTIMATED)
+        self.mixtures = _mixtures(len(states), options.estimate)
         self.section = None if opened is None else opened(self._identity())
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
@@ -168,7 +166,8 @@ class _Run:
             descent.measure(estimate, progress)
         ended = descent.run(self._loss, estimate, progress, self._checkpoint)
         stays = Transform() if self.options.gauge else None
-        transforms = tuple(t if i in descent.motions else stays for i, t in enumerate(descent.transforms(Transform())))
+        found = enumerate(descent.transforms(Transform()))
+        transforms = tuple(transform if model in descent.motions else stays for model, transform in found)
         worst = len(self.mixtures) > 1
         return Learned(transforms, tuple(descent.history), descent.best[0], descent.step, ended, worst)
 
@@ -181,19 +180,20 @@ class _Run:
 
     def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
         """The tensors of the network at a mixture, differentiable in the latents."""
-        moved = [(self.descent.state(i, exact=exact), weight) for i, weight in enumerate(weights) if weight]
-        names = [name for name in moved[0][0] if name not in self.rest]
-        found = {name: weighted_mean([s[name] for s, _ in moved], [w for _, w in moved]) for name in names}
+        counted = {model: weight for model, weight in enumerate(weights) if weight}
+        moved = [self.descent.state(model, exact=exact) for model in counted]
+        names = [name for name in moved[0] if name not in self.rest]
+        found = {name: weighted_mean([state[name] for state in moved], list(counted.values())) for name in names}
         # Statistics of norms have no gradient in torch; they move with the element all the same.
-        return self.rest | {name: t.detach() if name in self.buffers else t for name, t in found.items()}
+        return self.rest | {name: mean.detach() if name in self.buffers else mean for name, mean in found.items()}
 
     def _ends(self) -> list[float]:
         """The losses of all models on validation data."""
         losses = [self.objective.over(self.rest | state, self.validation, "validation data") for state in self.states]
-        for i, value in enumerate(losses):
+        for model, value in enumerate(losses):
             if not math.isfinite(value):
                 raise DataError(
-                    f"the loss of {_name(i)} on validation data is not finite",
+                    f"the loss of {_name(model)} on validation data is not finite",
                     cause=f"it is {value}",
                     remedy="look for NaN or huge values in the data, or compute in a wider dtype",
                 )
@@ -201,7 +201,7 @@ class _Run:
 
     def _barrier(self, weights: Sequence[float], losses: Sequence[float]) -> float:
         found = self.objective.over(self.between(weights, exact=True), self.validation, "validation data")
-        return found - sum(w * x for w, x in zip(weights, losses, strict=True))
+        return found - sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ def _mixtures(models: int, estimate: str) -> list[tuple[float, ...]]:
     if estimate == "even" or models == 2:
         return [even]
     pairs = combinations(range(models), 2)
-    return [even, *(tuple(0.5 if k in pair else 0.0 for k in range(models)) for pair in pairs)]
+    return [even, *(tuple(0.5 if model in pair else 0.0 for model in range(models)) for pair in pairs)]
 
 
 def _name(model: int) -> str:
@@ -267,7 +267,7 @@ def drawn(options: LearnOptions, models: int, generator: torch.Generator) -> tup
         raise UsageError(f"the sampler {options.sampler!r} draws between 2 models, not {models}", remedy=remedy)
     first, second = options.lambdas
     if options.sampler == "normal":
-        x = min(max(first + second * float(torch.randn((), generator=generator)), 0.0), 1.0)
+        share = min(max(first + second * float(torch.randn((), generator=generator)), 0.0), 1.0)
     else:
-        x = first + (second - first) * float(torch.rand((), generator=generator))
-    return 1 - x, x
+        share = first + (second - first) * float(torch.rand((), generator=generator))
+    return 1 - share, share

@@ -114,8 +114,8 @@ def nearest(
         run = Descent(symmetry, a, b, options, number, seen, close=close, keep=keep, section=section)
         return run.run(progress, warm)
 
-    runs = [descent(r) for r in range(restarts + 1)]
-    best_run = min(range(restarts + 1), key=lambda r: runs[r].objective[-1])
+    runs = [descent(number) for number in range(restarts + 1)]
+    best_run = min(range(restarts + 1), key=lambda number: runs[number].objective[-1])
     found = runs[best_run]
     if found.objective[-1] > RESOLVED * found.scale:
         return found
@@ -212,17 +212,18 @@ def _second_to_first(
 
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """What a descent of the second model towards the first comes to."""
-    before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
+    ends = (found.initial, found.objective[-1])
+    before, after = ((max(objective, 0.0) / found.scale) ** 0.5 for objective in ends)
     elements, moved = (GroupElement(symmetry, {}), found.element), acted(found.element, second)
     return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
 
 
 def _about_mean(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """The same, as distances from the mean of both: half of what is between them."""
-    before, after = ((max(x, 0.0) / 4) ** 0.5 for x in (found.initial, found.objective[-1]))
     elements, moved = (GroupElement(symmetry, {}), found.element), acted(found.element, second)
     lengths = [(square + 1e-300) ** 0.5 for square in found.squares]
-    distances = (tuple(x / length for length in lengths) for x in (before, after))
+    halves = ((max(objective, 0.0) / 4) ** 0.5 for objective in (found.initial, found.objective[-1]))
+    distances = (tuple(half / length for length in lengths) for half in halves)
     scale = sum(found.squares) + 1e-300
     return Matched((first, moved), elements, (found.objective[-1] / 2,), scale, *distances)
 
@@ -241,17 +242,17 @@ class _Rounds:
         self.symmetry, self.given, self.weights, self.options = symmetry, moved, weights, options
         self._nearest = partial(nearest, symmetry, keep=keep)
         self.progress, self.seen = progress, seen
-        self.share = float(options.alpha) if any(s.correlations for s in seen.values()) else 0.0
+        self.share = float(options.alpha) if any(pair.correlations for pair in seen.values()) else 0.0
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
         self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
         self.hold([GroupElement(symmetry, {}) for _ in moved])
-        self.squares = [self._square(s) for s in moved]
+        self.squares = list(map(self._square, moved))
         self.scale = sum(self.squares) + 1e-300
 
     def hold(self, elements: Sequence[GroupElement]) -> None:
         """Takes all models from where they were given to where these elements bring them."""
         self.elements = list(elements)
-        self.moved = [acted(element, s) for element, s in zip(elements, self.given, strict=True)]
+        self.moved = list(map(acted, elements, self.given))
 
     def start(self) -> None:
         """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
@@ -261,35 +262,35 @@ class _Rounds:
         for way in (self._in_turn, self._to_first)[: len(self.given) - 1]:
             self.hold(neutral)
             way()
-            best = min(best, (self.objective(), list(self.elements)), key=lambda x: x[0])
+            best = min(best, (self.objective(), list(self.elements)), key=lambda way: way[0])
         self.hold(best[1])
 
     def _in_turn(self) -> None:
-        for m in range(1, len(self.moved)):
-            self._say(m, "the models before it")
-            mean = self._mean(range(m))
-            given = self._seen(m, range(m), mean)
-            self._take(m, self._nearest(mean, self.moved[m], self.options, seen=given))
+        for model in range(1, len(self.moved)):
+            self._say(model, "the models before it")
+            mean = self._mean(range(model))
+            given = self._seen(model, range(model), mean)
+            self._take(model, self._nearest(mean, self.moved[model], self.options, seen=given))
 
     def _to_first(self) -> None:
-        for m in range(1, len(self.moved)):
-            self._say(m, "the first")
-            given = self._seen(m, [0], self.moved[0])
-            self._take(m, self._nearest(self.moved[0], self.moved[m], self.options, seen=given))
+        for model in range(1, len(self.moved)):
+            self._say(model, "the first")
+            given = self._seen(model, [0], self.moved[0])
+            self._take(model, self._nearest(self.moved[0], self.moved[model], self.options, seen=given))
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
-        for m, state in enumerate(self.moved):
-            self._say(m, "all others")
-            beside = [k for k in range(len(self.moved)) if k != m]
+        for model, state in enumerate(self.moved):
+            self._say(model, "all others")
+            beside = [other for other in range(len(self.moved)) if other != model]
             others = self._mean(beside)
-            given = self._seen(m, beside, others)
+            given = self._seen(model, beside, others)
             found = self._nearest(others, state, self.brief, warm=True, seen=given)
             if not number:
                 fresh = self._nearest(others, state, self.options, seen=given)
-                found = min(found, fresh, key=lambda f: f.objective[-1])
+                found = min(found, fresh, key=lambda match: match.objective[-1])
             if found.objective[-1] < found.initial:
-                self._take(m, found)
+                self._take(model, found)
 
     def objective(self) -> float:
         """The sum of the weighted squared distances from the mean, or its mixture with that of activations."""
@@ -300,31 +301,34 @@ class _Rounds:
         """What activations add: S / M times the sum of 2 - 2 correlation over all pairs."""
         trees, still = units(self.symmetry, self.options.spaces), GroupElement(self.symmetry, {})
         total = 0.0
-        for (i, j), seen in self.seen.items():
-            there = seen.after(self.elements[i], self.elements[j])
+        for (one, other), seen in self.seen.items():
+            there = seen.after(self.elements[one], self.elements[other])
             total += 2 - 2 * sum(agreement(there.moved(unit, still)) for unit in trees)
         return total * self.scale / len(self.moved) ** 2
 
-    def _seen(self, m: int, others: Iterable[int], mean: Mapping[str, Tensor]) -> Activations | None:
-        """What was seen of model m beside the others, as all are now, in proportion to S and not to their mean."""
+    def _seen(self, model: int, others: Iterable[int], mean: Mapping[str, Tensor]) -> Activations | None:
+        """What was seen of a model beside the others, as all are now, in proportion to S and not to their mean."""
         if not self.share:
             return None
-        pairs = (self.seen[k, m] if k < m else self.seen[m, k].turned() for k in others)
-        moved = (x.after(self.elements[k], self.elements[m]) for x, k in zip(pairs, others, strict=True))
-        square = self._square(mean)
-        return mean_of(moved, self.scale / len(self.moved) / (square + 1e-300))
+
+        def beside(other: int) -> Activations:
+            pair = self.seen[other, model] if other < model else self.seen[model, other].turned()
+            return pair.after(self.elements[other], self.elements[model])
+
+        return mean_of(map(beside, others), self.scale / len(self.moved) / (self._square(mean) + 1e-300))
 
     def distances(self) -> tuple[float, ...]:
         """The distance of every model from the mean, over its norm."""
-        return tuple((d / (s + 1e-300)) ** 0.5 for d, s in zip(self._spread(), self.squares, strict=True))
+        pairs = zip(self._spread(), self.squares, strict=True)
+        return tuple((distance / (square + 1e-300)) ** 0.5 for distance, square in pairs)
 
     def _spread(self) -> list[float]:
         found = [0.0] * len(self.moved)
         for name, weight in self.weights.items():
-            tensors = [made(s[name]) for s in self.moved]
+            tensors = [made(state[name]) for state in self.moved]
             mean = _average(tensors)
-            for m, tensor in enumerate(tensors):
-                found[m] += float(weight * (tensor - mean).square().sum())
+            for model, tensor in enumerate(tensors):
+                found[model] += float(weight * (tensor - mean).square().sum())
         return found
 
     def _square(self, state: Mapping[str, Tensor]) -> float:
@@ -335,12 +339,12 @@ class _Rounds:
         """The mean of some of the models as they are now, tensor by tensor."""
         return {name: _averaged([self.moved[model][name] for model in models]) for name in self.weights}
 
-    def _take(self, m: int, found: Nearest) -> None:
-        self.elements[m] = found.element.after(self.elements[m])
-        self.moved[m] = acted(self.elements[m], self.given[m])
+    def _take(self, model: int, found: Nearest) -> None:
+        self.elements[model] = found.element.after(self.elements[model])
+        self.moved[model] = acted(self.elements[model], self.given[model])
 
-    def _say(self, m: int, to: str) -> None:
-        tell(_log, self.progress, f"matching model {m + 1} of {len(self.moved)} to {to}")
+    def _say(self, model: int, to: str) -> None:
+        tell(_log, self.progress, f"matching model {model + 1} of {len(self.moved)} to {to}")
 
 
 def acted(element: GroupElement, state: State) -> State:

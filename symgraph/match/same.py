@@ -161,7 +161,7 @@ def same(
     if not found:
         cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
         raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
-    best = min(found, key=lambda f: (ORDER.index(f.verdict), f.left.share))
+    best = min(found, key=lambda laid: (ORDER.index(laid.verdict), laid.left.share))
     over, names = best.over, (models[0].spec, models[1].spec)
     figures = over.explained, over.deviations, over.distance, over.chance, over.unrelated
     outputs = _outputs(pair.graph, *pair.states)
@@ -241,17 +241,19 @@ def _outputs(graph: SymmetryGraph, a: State, b: State) -> float:
     """The change of the outputs on random inputs, the root mean square over that of the outputs of A."""
     inputs = random_inputs(graph.graph, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before, after = (Interpreter(graph.graph).run(s, inputs) for s in (a, b))
-    pairs = [(x.double(), y.double()) for x, y in zip(before, after, strict=True) if x.is_floating_point()]
-    finite = [(x.isfinite() & y.isfinite(), x, y) for x, y in pairs]
-    top = sum(float(torch.where(ok, x - y, 0.0).square().sum()) for ok, x, y in finite)
-    whole = sum(float(torch.where(ok, x, 0.0).square().sum()) for ok, x, _ in finite)
-    return math.sqrt(top / max(whole, 1e-300))
+        before, after = (Interpreter(graph.graph).run(state, inputs) for state in (a, b))
+    change = whole = 0.0
+    for one, other in zip(before, after, strict=True):
+        if one.is_floating_point():
+            finite = one.isfinite() & other.isfinite()
+            change += float(torch.where(finite, one.double() - other.double(), 0.0).square().sum())
+            whole += float(torch.where(finite, one.double(), 0.0).square().sum())
+    return math.sqrt(change / max(whole, 1e-300))
 
 
 def _zeros(here: State, b: State, names: list[str]) -> float:
-    zero = sum(int(((b[n] == 0) & (here[n] != 0)).sum()) for n in names)
-    return zero / max(sum(b[n].numel() for n in names), 1)
+    zero = sum(int(((b[name] == 0) & (here[name] != 0)).sum()) for name in names)
+    return zero / max(sum(b[name].numel() for name in names), 1)
 
 
 def in_one_shape(models: list[Model], symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> InOneShape:
@@ -261,10 +263,10 @@ def in_one_shape(models: list[Model], symmetry: SymmetryGraph | None = None, rul
     stored = dtypes(a), dtypes(b)
     known: dict[int, SymmetryGraph] = {}
 
-    def graph(m: Model) -> SymmetryGraph:
-        if id(m) not in known:
-            known[id(m)] = infer(m, rules=rules)
-        return known[id(m)]
+    def graph(model: Model) -> SymmetryGraph:
+        if id(model) not in known:
+            known[id(model)] = infer(model, rules=rules)
+        return known[id(model)]
 
     if not architecture_differences(a, b):
         if symmetry is None:

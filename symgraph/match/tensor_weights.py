@@ -45,7 +45,7 @@ def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float]
     Raises:
         UsageError: a weight for what is no parameter.
     """
-    first, *others = (symmetry.stacked(symmetry.shifted(state)) for state in states)
+    first, *others = map(symmetry.acting, states)
     found = parameter_weights(symmetry, weighting, first, *others)
     each = {name: [found[own] for own in symmetry.acting_names(name)] for name in states[0]}
     return {name: sum(own) / len(own) for name, own in each.items()}

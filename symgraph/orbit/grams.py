@@ -24,9 +24,9 @@ def blocks_on(
                     yield block
 
 
-def gram(tensor: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
-    """Second moments along `dim` for each position of the fibre: (F, n, n)."""
-    rows = unfold(tensor, [*fibre, dim])
+def gram(tensor: Tensor, dims: Sequence[int]) -> Tensor:
+    """Second moments along the last of some dimensions for each position of the others: (F, n, n)."""
+    rows = unfold(tensor, dims)
     return rows @ rows.transpose(-1, -2)
 
 

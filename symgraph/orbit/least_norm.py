@@ -107,10 +107,6 @@ class _Table:
         moved = element.on_block(self.block.tensors[0], self.block.leaves)
         self.block = replace(self.block, tensors=(moved,))
 
-    def stands(self, space: Space) -> list[tuple[int, ...]]:
-        """Every axis on a space, behind those on the spaces that it is fibred over."""
-        return self.block.stands(space.id, space.fibre)
-
     def norms(self, dims: Sequence[int]) -> Tensor:
         """Squared norm of every slice along the last of these axes, for each position of the others: (F, n)."""
         return unfold(self.block.tensors[0], [*dims]).square().sum(-1)
@@ -120,8 +116,7 @@ class _LeastNorm:
     """Blocks that only scales act on are known by sums of squares, all others are moved."""
 
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
-        held = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-        whole = symmetry.stacked(symmetry.shifted(held))
+        whole = symmetry.acting({name: tensor for name, tensor in state.items() if tensor.is_floating_point()})
         cut = (blocks(name, [tensor], symmetry.acting_terms[name]) for name, tensor in whole.items())
         every = list(chain.from_iterable(cut))
         dense = {space.id for space in spaces if isinstance(space.maps, DenseMaps)}
@@ -193,7 +188,7 @@ class _LeastNorm:
     def _occurrences(self, space: Space) -> Iterator[tuple[Occurrence, _Table, tuple[int, ...]]]:
         """Every axis on a space of what matrices act on, and how its scales act there."""
         for table in self.on[space.id]:
-            several = table.stands(space)
+            several = table.block.stands(space)
             for dims in several:
                 exponents = exponents_on(self.symmetry, table.block.leaves[dims[-1]])
                 yield Occurrence(exponents, len(several)), table, dims
@@ -222,7 +217,7 @@ class _LeastNorm:
         if _largest(co - dual) <= LEVEL * self.eps * _largest(co):
             return 0.0
         balanced = maps.balance(co, dual, on.layout) or maps.neutral(on)
-        if any(len(table.stands(space)) > 1 for table in self.on[space.id]):
+        if any(len(table.block.stands(space)) > 1 for table in self.on[space.id]):
             balanced = _half(balanced)
         self._move({space.id: balanced})
         self.element = GroupElement(self.symmetry, {space.id: balanced}).after(self.element)
@@ -232,8 +227,8 @@ class _LeastNorm:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
         sides: dict[bool, Tensor] = {}
         for table in self.on[space.id]:
-            for *fibre, dim in table.stands(space):
-                add_to(sides, table.block.leaves[dim].dual, gram(table.block.tensors[0], dim, fibre))
+            for dims in table.block.stands(space):
+                add_to(sides, table.block.leaves[dims[-1]].dual, gram(table.block.tensors[0], dims))
         like = next(iter(sides.values()))
         co, dual_side = (sides.get(side, torch.zeros_like(like)) for side in (False, True))
         return co, dual_side

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
 LeafAction = Callable[[Tensor, tuple[Leaf, ...]], Tensor]
@@ -35,9 +36,13 @@ class Block:
         """First dimension on the given space."""
         return next(dim for dim, leaf in enumerate(self.leaves) if leaf.space == space)
 
-    def stands(self, space: int, fibre: Sequence[int] = ()) -> list[tuple[int, ...]]:
+    def dims(self, space: Space) -> list[int]:
+        """First dimensions on the spaces that a space is fibred over, and on itself."""
+        return [*map(self.dim, space.fibre), self.dim(space.id)]
+
+    def stands(self, space: Space) -> list[tuple[int, ...]]:
         """Every dimension on a space, each behind those on the spaces that it is fibred over."""
-        return stands([leaf.space for leaf in self.leaves], space, fibre)
+        return stands([leaf.space for leaf in self.leaves], space.id, space.fibre)
 
     def spaces(self) -> set[int]:
         """Spaces of its dimensions."""
@@ -50,7 +55,8 @@ def stands(axes: Sequence[int], space: int, fibre: Sequence[int]) -> list[tuple[
     def on(number: int) -> list[int]:
         return [dim for dim, other in enumerate(axes) if other == number]
 
-    return [(*(on(outer)[: k + 1][-1] for outer in fibre), dim) for k, dim in enumerate(on(space))]
+    around = [on(outer) for outer in fibre]
+    return [(*(dims[: count + 1][-1] for dims in around), dim) for count, dim in enumerate(on(space))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +143,20 @@ def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Ten
     moved = tensor.permute(order)
     lead = moved.shape[: len(fibre) + 1]
     done = (matrix @ moved.reshape(*lead, -1)).reshape(moved.shape)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return done.permute(back)
+    return done.permute(ascending(order))
+
+
+def ascending(dims: Sequence[int]) -> list[int]:
+    """The places of some numbers, that of the least first: of a permutation its inverse."""
+    return sorted(range(len(dims)), key=dims.__getitem__)
 
 
 def spread(tensor: Tensor, rank: int, dims: list[int]) -> Tensor:
     """x, whose dimensions stand for `dims`, as a tensor of the given rank that broadcasts over the others."""
-    order = sorted(range(len(dims)), key=dims.__getitem__)
     shape = [1] * rank
     for dim, size in zip(dims, tensor.shape, strict=True):
         shape[dim] = size
-    return tensor.permute(order).reshape(shape)
+    return tensor.permute(ascending(dims)).reshape(shape)
 
 
 def unfold(tensor: Tensor, dims: Sequence[int]) -> Tensor:

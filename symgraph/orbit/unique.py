@@ -102,8 +102,7 @@ class _Settling:
 
     def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> None:
         self.symmetry = symmetry
-        held = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-        self.state = symmetry.stacked(symmetry.shifted(held))
+        self.state = symmetry.acting({name: tensor for name, tensor in state.items() if tensor.is_floating_point()})
         self.element = GroupElement(symmetry, {})
         self.settled = {space.id for space in symmetry.spaces if space.rigid}
 
@@ -182,9 +181,7 @@ class _Settling:
 
     def _principal(self, space: Space, towards: Tensor) -> Tensor:
         """Principal axes as rows, as long as what is along them, on the side of a vector: (F, n, n)."""
-        grams = (
-            gram(block.tensors[0], block.dim(space.id), [*map(block.dim, space.fibre)]) for block in self._blocks(space)
-        )
+        grams = [gram(block.tensors[0], block.dims(space)) for block in self._blocks(space)]
         values, axes = torch.linalg.eigh(reduce(torch.add, grams))
         rows = axes.mT.flip(-2)
         sides = torch.where((rows @ towards.unsqueeze(-1)) < 0, -1.0, 1.0)
@@ -208,7 +205,7 @@ class _Settling:
 
     def _rows(self, space: Space, block: Block) -> Tensor:
         """A block with the fibre and the space in front: (F, n, rest)."""
-        return unfold(block.tensors[0], [*map(block.dim, space.fibre), block.dim(space.id)])
+        return unfold(block.tensors[0], block.dims(space))
 
 
 def _first_of_pairs(towards: Tensor, layout: str) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.io.files import write_text
@@ -53,6 +55,14 @@ class SymmetryGraph(Shown, Structure):
     def __contains__(self, space: object) -> bool:
         """Whether there is such a space, given by its name or itself."""
         return space in self.by_name or space in self.spaces
+
+    def acting(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the group acts on of a state: what is read, offsets added, tensors of branches as one."""
+        return self.stacked(self.shifted(state))
+
+    def of_acting(self, acting: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of which this is what the group acts on."""
+        return self.shifted(self.unstacked(acting), -1.0)
 
     def edges(self) -> Edges:
         """What acts on each axis of every value, as a table: its term, the spaces in it, their classes."""

@@ -55,7 +55,7 @@ def test_what_each_step_fixes_is_fixed(name: str) -> None:
             sides = {False: torch.zeros(()), True: torch.zeros(())}
             for block in blocks_on(s, space.id, [state], lambda _: True):
                 dim = block.dim(space.id)
-                moments = gram(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
+                moments = gram(block.tensors[0], block.dims(space))
                 sides[block.leaves[dim].dual] = sides[block.leaves[dim].dual] + moments
             assert relative(sides[False], sides[True]) < 1e-7, space.name
 
