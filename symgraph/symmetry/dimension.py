@@ -18,7 +18,7 @@ from enum import StrEnum
 from fractions import Fraction
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symgraph.errors import UsageError
 from symgraph.symmetry.axis_parts import Piece, Place
@@ -116,11 +116,10 @@ def dimension(symmetry: Structure) -> Dimension:
     from sympy import Add, Integer
 
     sizes, idle = Sizes(symmetry), IdleElements(symmetry)
-    counts = list(_counts(symmetry, idle, sizes.numbers))
-    symbolic = _counts(symmetry, idle, sizes.symbols)
+    counts, symbolic = (_counts(symmetry, idle, each) for each in (sizes.numbers, sizes.symbols))
     parts = tuple(
-        Part(family, name, int(number), Integer(0) + expression, _tensors(symmetry, member))
-        for (family, name, number, member), (_, _, expression, _) in zip(counts, symbolic, strict=True)
+        Part(own.family, own.name, int(own.number), Integer(0) + over.number, _tensors(symmetry, own.member))
+        for own, over in zip(counts, symbolic, strict=True)
     )
     total = Add(*(part.expression for part in parts))
     used = {str(symbol) for symbol in total.free_symbols}
@@ -137,26 +136,28 @@ def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
 # -- counting ------------------------------------------------------------------------------------------------------
 # Each function counts with integers or with symbols, whichever `sizes` holds for every space id.
 
-# What it belongs to, its name, the number, and the member of the family.
-Count = tuple[Family, str, Any, object]
+
+class Count(NamedTuple):
+    """A number of directions: what they belong to, its name, and the space or the member of the family."""
+
+    family: Family
+    name: str
+    number: Any
+    member: object
 
 
 def _counts(symmetry: Structure, idle: IdleElements, sizes: Measure) -> Iterator[Count]:
     yield from (others := list(_of_others(symmetry, idle, sizes)))
     for update in symmetry.updates:
-        yield Family.UPDATE, update_name(update), _of_update(symmetry, update, sizes, others), update
+        yield Count(Family.UPDATE, update_name(update), _of_update(symmetry, update, sizes, others), update)
 
 
 def _of_others(symmetry: Structure, idle: IdleElements, sizes: Measure) -> Iterator[Count]:
     for space in symmetry.spaces:
         if not space.rigid:
-            yield Family.SPACE, space.name, _of_space(symmetry, idle, space, sizes), space
-    for name, sites in symmetry.gain_sites.items():
-        spaces = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}.values()
-        known = all(space >= 0 for together in spaces for space in together)
-        parts = (prod((sizes[space] for space in together), start=1) for together in spaces if known)
-        number = sum(parts) if known else prod(symmetry.shapes[name])
-        yield Family.GAIN, name, number, name
+            yield Count(Family.SPACE, space.name, _of_space(symmetry, idle, space, sizes), space)
+    for name in symmetry.gain_sites:
+        yield Count(Family.GAIN, name, _of_gain(symmetry, name, sizes), name)
     written = {
         piece.place: _others(symmetry, piece, centred.frame, sizes)
         for centred in symmetry.centred
@@ -165,9 +166,18 @@ def _of_others(symmetry: Structure, idle: IdleElements, sizes: Measure) -> Itera
     }
     for constant in symmetry.constants:
         number = _of_constant(symmetry, constant, sizes, written)
-        yield family_of(constant), constant_name(symmetry, constant), number, constant
+        yield Count(family_of(constant), constant_name(symmetry, constant), number, constant)
     yield from _means(symmetry, sizes)
     yield from _uneven(symmetry, sizes)
+
+
+def _of_gain(symmetry: Structure, name: str, sizes: Measure) -> Any:
+    """The entries of a gain, by the spaces that it multiplies where all of them are known."""
+    sites = symmetry.gain_sites[name]
+    spaces_from = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}
+    if any(space < 0 for spaces in spaces_from.values() for space in spaces):
+        return prod(symmetry.shapes[name])
+    return sum(prod((sizes[space] for space in spaces), start=1) for spaces in spaces_from.values())
 
 
 def _of_space(symmetry: Structure, idle: IdleElements, space: Space, sizes: Measure) -> Any:
@@ -246,25 +256,24 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
             before = taken.setdefault(piece.parameter, [0] * len(symmetry.read_terms[piece.parameter]))
             others = _others(symmetry, piece, centred.frame, sizes)
             number = others * _beside(symmetry, piece, taken, sizes)
-            yield family, piece_name(symmetry, piece), number, piece
+            yield Count(family, piece_name(symmetry, piece), number, piece)
             before[piece.axis] += others
     for lean in symmetry.leans:
         reader = lean.plane.reader
         rows = lean.rows
         number = _beside(symmetry, reader, taken, sizes) if rows is None else _length(symmetry, rows.term, sizes)
-        yield Family.LEAN, lean_name(symmetry, lean), number, lean
+        yield Count(Family.LEAN, lean_name(symmetry, lean), number, lean)
 
     for thin in symmetry.thin:
         number = (_beside(symmetry, thin.reader, taken, sizes) - thin.moved) * _idle(symmetry, thin, sizes)
-        yield Family.THIN, piece_name(symmetry, thin.reader), number, thin
+        yield Count(Family.THIN, piece_name(symmetry, thin.reader), number, thin)
 
     for overlooked in symmetry.overlooked:
         writer = overlooked.writer
-        unseen = _length(symmetry, writer.term, sizes) - sum(
-            _beside(symmetry, reader, {}, sizes) for reader in overlooked.readers
-        )
+        seen = sum(_beside(symmetry, reader, {}, sizes) for reader in overlooked.readers)
+        unseen = _length(symmetry, writer.term, sizes) - seen
         number = (_beside(symmetry, writer, taken, sizes) - overlooked.moved) * unseen
-        yield Family.OVERLOOKED, piece_name(symmetry, writer), number, overlooked
+        yield Count(Family.OVERLOOKED, piece_name(symmetry, writer), number, overlooked)
 
 
 def _idle(symmetry: Structure, thin: Thin, sizes: Measure) -> Any:
@@ -291,14 +300,14 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for shear in symmetry.shears:
         space = symmetry.frame(shear.frame).space
         size = sizes[space] if space >= 0 else shear.size
-        yield Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size - shear.idle, shear
+        yield Count(Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size - shear.idle, shear)
     for gain in symmetry.spectral:
-        yield Family.SPECTRAL, gain.gain, 1, gain
+        yield Count(Family.SPECTRAL, gain.gain, 1, gain)
     for radial in symmetry.radial:
-        yield factor_family(radial), radial.name, radial.parts, radial
+        yield Count(factor_family(radial), radial.name, radial.parts, radial)
     for statistics in symmetry.statistics:
         length = _length(symmetry, symmetry.read_terms[statistics.gain][0], sizes)
-        yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics
+        yield Count(Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics)
 
 
 def factor_family(radial: Radial) -> Family:
@@ -309,8 +318,8 @@ def factor_family(radial: Radial) -> Family:
 def _of_update(symmetry: Structure, update: Update, sizes: Measure, others: list[Count]) -> Any:
     """All numbers of what may be anything, less the directions that others have of these."""
     lengths = ([_length(symmetry, term, sizes) for term in symmetry.read_terms[name]] for name in update.free)
-    inside = (number for _, _, number, member in others if _is_within(symmetry, member, update))
-    return sum(prod(sizes, start=1) for sizes in lengths) - sum(inside)
+    inside = sum(other.number for other in others if _is_within(symmetry, other.member, update))
+    return sum(prod(axes, start=1) for axes in lengths) - inside
 
 
 def _is_within(symmetry: Structure, member: object, update: Update) -> bool:

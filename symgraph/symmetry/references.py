@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from typing import TypeVar
 
 from symgraph.errors import shorten
 from symgraph.symmetry.axis_parts import Piece
@@ -14,6 +15,8 @@ from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Term, leaves
 from symgraph.symmetry.updates import Update
+
+Name = TypeVar("Name", str, int)
 
 
 def problems(symmetry: Structure) -> Iterator[str]:
@@ -28,11 +31,7 @@ def problems(symmetry: Structure) -> Iterator[str]:
 
 def _spaces(symmetry: Structure) -> Iterator[str]:
     count = len(symmetry.spaces)
-    yield from (
-        f"spaces: {name!r} occurs twice"
-        for name, times in Counter(space.name for space in symmetry.spaces).items()
-        if times > 1
-    )
+    yield from (f"spaces: {name!r} occurs twice" for name in _twice(space.name for space in symmetry.spaces))
     for number, space in enumerate(symmetry.spaces):
         at = f"spaces[{number}]"
         if space.id != number:
@@ -41,19 +40,17 @@ def _spaces(symmetry: Structure) -> Iterator[str]:
             yield f"{at}: a size or a count is negative or zero"
         if space.group not in space.bound:
             yield f"{at}.group: {space.group} is not within its bound"
-        yield from (
-            f"{at}.fibre: there is no space {outer}"
-            for outer in space.fibre
-            if not 0 <= outer < count or outer == number
-        )
+        wrong = (outer for outer in space.fibre if not 0 <= outer < count or outer == number)
+        yield from (f"{at}.fibre: there is no space {outer}" for outer in wrong)
+
+
+def _twice(names: Iterable[Name]) -> list[Name]:
+    """Those that occur more than once."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _frames(symmetry: Structure) -> Iterator[str]:
-    yield from (
-        f"frames: {number} occurs twice"
-        for number, times in Counter(frame.id for frame in symmetry.frames).items()
-        if times > 1
-    )
+    yield from (f"frames: {number} occurs twice" for number in _twice(frame.id for frame in symmetry.frames))
     for number, frame in enumerate(symmetry.frames):
         if not -1 <= frame.space < len(symmetry.spaces):
             yield f"frames[{number}].space: there is no space {frame.space}"
