@@ -202,13 +202,9 @@ def corners_of(ends: Endpoints) -> tuple[Coordinates, ...]:
 
 def _squared(states: Sequence[Mapping[str, Tensor]], names: Sequence[str], one: int, other: int) -> float:
     """The squared distance of two models over the parameters, each tensor read once."""
-    pairs = (
-        (states[one][name], states[other][name]) for name in names if name in states[one] and moves(states[one][name])
-    )
-    return sum(
-        float((made(one_weight).double() - made(other_weight).double()).square().sum())
-        for one_weight, other_weight in pairs
-    )
+    moving = [name for name in names if name in states[one] and moves(states[one][name])]
+    changes = (made(states[one][name]).double() - made(states[other][name]).double() for name in moving)
+    return sum(float(change.square().sum()) for change in changes)
 
 
 def weights_at(corners: Sequence[Coordinates], place: Coordinates) -> Mixture:
@@ -221,14 +217,12 @@ def weights_at(corners: Sequence[Coordinates], place: Coordinates) -> Mixture:
 
 def path_points(models: int) -> list[tuple[float, Mixture]]:
     """Points of the path through models in their order, each with how far along it is, one for each leg."""
-    points = []
+    points: dict[float, Mixture] = {}
     for leg, (start, end) in enumerate(pairwise(vertex(model, models) for model in range(models))):
-        for step in range(LEG):
-            share = step / (LEG - 1)
-            points.append(
-                (leg + share, tuple((1 - share) * near + share * far for near, far in zip(start, end, strict=True)))
-            )
-    return list(dict(points).items())
+        for share in (step / (LEG - 1) for step in range(LEG)):
+            pairs = zip(start, end, strict=True)
+            points[leg + share] = tuple((1 - share) * near + share * far for near, far in pairs)
+    return list(points.items())
 
 
 def _axes(corners: Sequence[Coordinates], count: int, margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

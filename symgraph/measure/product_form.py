@@ -38,6 +38,7 @@ from symgraph.measure.mixture import compute_dtype
 from symgraph.orbit.tensor_blocks import on_blocks
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.tracing import state_of, trace
 from symgraph.tracing.arguments import arguments
@@ -57,17 +58,16 @@ def circuit_spaces(symmetry: SymmetryGraph) -> frozenset[int]:
     Raises:
         UsageError: there is none.
     """
-    dense = [(space, space.maps) for space in symmetry.active if space.is_matrix]
-    free = [
-        space
-        for space, kind in dense
-        if space.fibre or kind.paired or (isinstance(kind, DenseMaps) and not kind.compact)
-    ]
-    inside = frozenset(space.id for space in free)
+    inside = frozenset(space.id for space in symmetry.active if space.is_matrix and _is_free(space))
     if not inside:
         cause = "no space lies between two linear maps alone"
         raise UsageError("the model has no product form", cause=cause, remedy=f"leave out {called('product')}")
     return inside
+
+
+def _is_free(space: Space) -> bool:
+    maps = space.maps
+    return bool(space.fibre) or maps.paired or (isinstance(maps, DenseMaps) and not maps.compact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,15 @@ class Pair:
     """A value once for each of the two models."""
 
     copies: tuple[Any, Any]
+
+
+def _of_each(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of each of the two models."""
+    first, second = (
+        {name: value.copies[side] if isinstance(value, Pair) else value for name, value in values.items()}
+        for side in (0, 1)
+    )
+    return first, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +160,7 @@ class ProductForm(Interpreter):
         with torch.no_grad():
             for point, state in ((0.0, a), (1.0, b)):
                 mixture = self.run_mixed(self.mixed(a, b, point), inputs)
-                error = max(
-                    _difference(one, other) for one, other in zip(self.run(state, inputs), mixture, strict=True)
-                )
+                error = max(map(_difference, self.run(state, inputs), mixture))
                 if not error <= torch.finfo(self.dtype).eps ** 0.5:
                     raise UsageError(
                         "the product form of this model cannot be computed",
@@ -164,16 +171,9 @@ class ProductForm(Interpreter):
     # -- how a call treats pairs -------------------------------------------------------------------------------
 
     def _start(self, state: Mapping[str, Any], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
-        sides = [
-            {name: tensor.copies[side] if isinstance(tensor, Pair) else tensor for name, tensor in state.items()}
-            for side in (0, 1)
-        ]
-        first, second = (super(ProductForm, self)._start(tensors, inputs) for tensors in sides)
-        pairs = {
-            node.name
-            for node in self.graph.nodes
-            if isinstance(state.get(node.target), Pair) and node.kind is not Kind.CALL
-        }
+        first, second = (super(ProductForm, self)._start(tensors, inputs) for tensors in _of_each(state))
+        given = (node for node in self.graph.nodes if node.kind is not Kind.CALL)
+        pairs = {node.name for node in given if isinstance(state.get(node.target), Pair)}
         return {name: Pair((value, second[name])) if name in pairs else value for name, value in first.items()}
 
     def _call(self, step: Any, env: Mapping[str, Any]) -> Any:
@@ -186,14 +186,10 @@ class ProductForm(Interpreter):
             values |= {ref: self._side_by_side(env[ref], axis) for ref, axis in meeting.axes.items()}
             if meeting.scale is not None:
                 step = replace(step, kwargs={**step.kwargs, "scale": meeting.scale})
-        sides = [
-            {ref: value.copies[side] if isinstance(value, Pair) else value for ref, value in values.items()}
-            for side in (0, 1)
-        ]
+        first, second = _of_each(values)
         if not self.depends[step.node.name]:
-            return super()._call(step, sides[0])
-        first, second = (super(ProductForm, self)._call(step, side) for side in sides)
-        return Pair((first, second))
+            return super()._call(step, first)
+        return Pair((super()._call(step, first), super()._call(step, second)))
 
     def _side_by_side(self, value: Any, axis: int) -> Tensor:
         copies = value.copies if isinstance(value, Pair) else (value, value)
@@ -301,10 +297,8 @@ class ProductMixtures(Point):
 
     @torch.inference_mode(False)
     def _form(self, positional: tuple[Tensor, ...], named: State) -> ProductForm:
-        args, kwargs = (
-            tuple(tensor.clone() for tensor in positional),
-            {name: tensor.clone() for name, tensor in named.items()},
-        )
+        args = tuple(tensor.clone() for tensor in positional)
+        kwargs = {name: tensor.clone() for name, tensor in named.items()}
         graph = trace(self.network, args, kwargs, name=type(self.network).__name__)
         form = ProductForm(self.symmetry, graph, self.book, dtype=self.precision, device=self.device)
         form.check(self.a, self.b, args or kwargs)

@@ -80,16 +80,19 @@ def settled_together(symmetry: SymmetryGraph, found: list[Overlap], state: Mappi
     """What is to be added at the source of each, so that nothing remains of any; shapes: [(size of the source,)]."""
     raised = symmetry.raised(state)
     needed = {name: raised[name] for name in dict.fromkeys(_needed(symmetry, found)) if name in symmetry.shapes}
-    remaining = torch.cat([overlap.remains(needed) for overlap in found])
-    columns = [
-        torch.cat([other.remains(shifted) for other in found]) - remaining
-        for overlap in found
-        for indicator in overlap.indicators
-        for shifted in (Shift(symmetry, overlap.constant, indicator.to(remaining.device)).act(needed),)
-    ]
+    remaining = _remaining(found, needed)
+    columns = []
+    for overlap in found:
+        for indicator in overlap.indicators:
+            shifted = Shift(symmetry, overlap.constant, indicator.to(remaining.device)).act(needed)
+            columns.append(_remaining(found, shifted) - remaining)
     amounts = -torch.linalg.pinv(torch.stack(columns, 1)) @ remaining
     given = iter(amounts.split([len(overlap.indicators) for overlap in found]))
     return [amount @ overlap.indicators.to(amount) for overlap, amount in zip(found, given, strict=True)]
+
+
+def _remaining(found: list[Overlap], state: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([overlap.remains(state) for overlap in found])
 
 
 def _needed(symmetry: SymmetryGraph, found: list[Overlap]) -> Iterator[str]:

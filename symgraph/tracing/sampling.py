@@ -83,12 +83,8 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
     """Parameters and buffers of the traced shapes: vectors near one, matrices scaled by their columns."""
     state: State = {}
     for name, node in graph.state.items():
-        dtype = _dtype(node)
-        if not dtype.is_floating_point:
-            count = torch.arange(node.shape[-1] if node.shape else 1)
-            rows = _rows(graph, node.name)
-            count = (count if rows is None else count % rows).to(dtype)
-            state[name] = count.expand(node.shape or (1,)).reshape(node.shape)
+        if not node.is_floating:
+            state[name] = _counted(graph, node)
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
         if len(node.shape) < 2:
@@ -96,6 +92,13 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
         else:
             state[name] = noise * max(*node.shape[1:], 1) ** -0.5
     return state
+
+
+def _counted(graph: Graph, node: Node) -> Tensor:
+    """Whole numbers in their order along the last axis, begun anew where a table that they index ends."""
+    numbers, rows = torch.arange(node.shape[-1] if node.shape else 1), _rows(graph, node.name)
+    numbers = numbers if rows is None else numbers % rows
+    return numbers.to(_dtype(node)).expand(node.shape or (1,)).reshape(node.shape)
 
 
 def generic_state(
@@ -114,15 +117,15 @@ def generic_state(
             activation on one side of its kink for every input, where it would be linear, or off.
     """
     state = random_state(graph, generator)
+    kept = float64({name: tensor for name, tensor in (buffers or {}).items() if name not in graph.parameters})
     for name, node in graph.state.items():
         if name in graph.parameters and node.is_floating and len(node.shape) < 2:
             scale = biases if _is_bias(graph, node) else 1.0
             state[name] = scale * (0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64))
-        elif name not in graph.parameters and buffers is not None and name in buffers:
-            kept = buffers[name].detach()
-            state[name] = kept.double() if kept.is_floating_point() else kept
-            if kept.is_floating_point() and name in moved:
-                state[name] = state[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
+        elif name in kept:
+            state[name] = kept[name]
+            if kept[name].is_floating_point() and name in moved:
+                state[name] = kept[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
     return state
 
 
@@ -182,10 +185,8 @@ def _rows(graph: Graph, value: str) -> int | None:
 
 def _compared(graph: Graph, value: str) -> list[int]:
     """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
-    users = [
-        user for _, user in _readers(graph, value) if short_name(user.target) in COMPARISONS and len(user.args) == 2
-    ]
-    return sorted({user.args[1] for user in users if type(user.args[1]) is int})
+    compared = [user.args for _, user in _readers(graph, value) if short_name(user.target) in COMPARISONS]
+    return sorted({args[1] for args in compared if len(args) == 2 and type(args[1]) is int})
 
 
 def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:

@@ -25,8 +25,9 @@ class Writer:
     fresh: Callable[[str], str]
     nodes: list[Node]
 
-    def call(self, target: str, args: tuple[Any, ...], shape: Shape, dtype: str = "") -> Ref:
-        """Appends a call whose result has the dtype of the whole, unless another is given."""
+    def call(self, target: str, args: tuple[Any, ...], shape: Shape | None = None, dtype: str = "") -> Ref:
+        """Appends a call whose result has the shape and the dtype of the whole, unless others are given."""
+        shape = self.node.shape if shape is None else shape
         made = self.node.call(self.fresh(short_name(target)), target, args, shape, dtype)
         self.nodes.append(made)
         return Ref(made.name)
@@ -80,33 +81,32 @@ def _written(node: Node, form: Form | None, known: Known, fresh: Callable[[str],
 
 def _interpolated(writer: Writer, given: dict[str, Any]) -> bool:
     start, end, weight = given["self"], given["end"], given["weight"]
-    shape = writer.node.shape
-    way = writer.call("aten.sub.Tensor", (end, start), shape)
-    part = writer.call("aten.mul.Tensor", (way, weight), shape)
-    writer.call("aten.add.Tensor", (start, part), shape)
+    way = writer.call("aten.sub.Tensor", (end, start))
+    part = writer.call("aten.mul.Tensor", (way, weight))
+    writer.call("aten.add.Tensor", (start, part))
     return True
 
 
 def _product_added(writer: Writer, given: dict[str, Any]) -> bool:
     target = "aten.mul.Tensor" if "addcmul" in writer.node.target else "aten.div.Tensor"
-    product = writer.call(target, (given["tensor1"], given["tensor2"]), writer.node.shape)
+    product = writer.call(target, (given["tensor1"], given["tensor2"]))
     if given["value"] != 1:
-        product = writer.call("aten.mul.Tensor", (product, given["value"]), writer.node.shape)
-    writer.call("aten.add.Tensor", (given["self"], product), writer.node.shape)
+        product = writer.call("aten.mul.Tensor", (product, given["value"]))
+    writer.call("aten.add.Tensor", (given["self"], product))
     return True
 
 
 def _batched_product_added(writer: Writer, given: dict[str, Any]) -> bool:
     """A batch of products added to something, each times a number."""
-    product = writer.call("aten.bmm.default", (given["batch1"], given["batch2"]), writer.node.shape)
+    product = writer.call("aten.bmm.default", (given["batch1"], given["batch2"]))
     if given["alpha"] != 1:
-        product = writer.call("aten.mul.Tensor", (product, given["alpha"]), writer.node.shape)
+        product = writer.call("aten.mul.Tensor", (product, given["alpha"]))
     if given["beta"] == 0:
         return True
     added = given["self"]
     if given["beta"] != 1:
         added = writer.call("aten.mul.Tensor", (added, given["beta"]), writer.shape(added))
-    writer.call("aten.add.Tensor", (added, product), writer.node.shape)
+    writer.call("aten.add.Tensor", (added, product))
     return True
 
 
@@ -118,16 +118,12 @@ def _mean_of_values(writer: Writer, given: dict[str, Any]) -> bool:
     if product.target not in ("aten.matmul.default", "aten.bmm.default") or total.target != "aten.sum.dim_IntList":
         return False
     weights, values = product.args[:2]
-    asked = arguments(total) or {}
-    shape = writer.shape(weights)
-    if (
-        asked["self"] != weights
-        or not asked["keepdim"]
-        or [dim % len(shape) for dim in asked["dim"]] != [len(shape) - 1]
-    ):
+    asked, shape = arguments(total) or {}, writer.shape(weights)
+    along_last = [dim % len(shape) for dim in asked["dim"]] == [len(shape) - 1]
+    if asked["self"] != weights or not asked["keepdim"] or not along_last:
         return False
     normal = writer.call("aten.div.Tensor", (weights, given["other"]), shape)
-    writer.call(product.target, (normal, values), writer.node.shape)
+    writer.call(product.target, (normal, values))
     return True
 
 
@@ -143,15 +139,13 @@ def _norms_of_groups(writer: Writer, given: dict[str, Any]) -> bool:
     found = writer.call("aten.reshape.default", (found, (rows, channels)), (rows, channels))
     for target, operand in (("aten.mul.Tensor", given["weight"]), ("aten.add.Tensor", given["bias"])):
         if operand is not None:
-            found = writer.call(target, (found, operand), writer.node.shape)
+            found = writer.call(target, (found, operand))
     return True
 
 
 def _length(writer: Writer, given: dict[str, Any]) -> bool:
     order = 2 if given["p"] is None else given["p"]
-    writer.call(
-        "aten.linalg_vector_norm.default", (given["self"], order, given["dim"], given["keepdim"]), writer.node.shape
-    )
+    writer.call("aten.linalg_vector_norm.default", (given["self"], order, given["dim"], given["keepdim"]))
     return True
 
 
@@ -218,20 +212,19 @@ def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
     if "mean" in writer.node.target:
         share = writer.call("aten.div.Tensor", (factors[0], product.shape[-1]), writer.shape(factors[0]))
         whole = writer.call("aten.mul.Tensor", (share, factors[1]), product.shape)
-        writer.call("aten.sum.dim_IntList", (whole, (-1,), given["keepdim"]), writer.node.shape)
+        writer.call("aten.sum.dim_IntList", (whole, (-1,), given["keepdim"]))
         return True
-    operands = [ascii_letters[rank - len(writer.shape(factor)) : rank] for factor in factors]
-    long = [
-        {axis for axis, size in zip(axes, writer.shape(factor), strict=True) if size > 1}
-        for axes, factor in zip(operands, factors, strict=True)
-    ]
-    if long[0] <= long[1] or long[1] <= long[0]:
+    shapes = [writer.shape(factor) for factor in factors]
+    operands = [ascii_letters[rank - len(shape) : rank] for shape in shapes]
+    labelled = (zip(labels, shape, strict=True) for labels, shape in zip(operands, shapes, strict=True))
+    first, second = ({label for label, size in axes if size > 1} for axes in labelled)
+    if first <= second or second <= first:
         return False
     found = _product(writer, f"{','.join(operands)}->{ascii_letters[: rank - 1]}", factors)
     if found is None:
         return False
     if given["keepdim"]:
-        writer.call("aten.reshape.default", (found, writer.node.shape), writer.node.shape)
+        writer.call("aten.reshape.default", (found, writer.node.shape))
     return True
 
 
@@ -246,11 +239,10 @@ def _in_parts(writer: Writer, given: dict[str, Any]) -> bool:
         rows = (size, *writer.shape(given["weight"])[1:])
         weight = writer.call("aten.slice.Tensor", (given["weight"], 0, offset, offset + size), rows)
         added = () if _is_zero(writer.known[piece.name]) else (piece,)
-        parts.append(
-            writer.call("aten.linear.default", (given["input"], weight, *added), (*writer.node.shape[:-1], size))
-        )
+        written = (*writer.node.shape[:-1], size)
+        parts.append(writer.call("aten.linear.default", (given["input"], weight, *added), written))
         offset += size
-    writer.call("aten.cat.default", (tuple(parts), -1), writer.node.shape)
+    writer.call("aten.cat.default", (tuple(parts), -1))
     return True
 
 
@@ -267,7 +259,7 @@ def _put(writer: Writer, given: dict[str, Any]) -> bool:
     if len(index.shape) != 1 or writer.shape(given["values"]) != slices:
         return False
     target = "aten.index_add.default" if given["accumulate"] else "aten.index_copy.default"
-    writer.call(target, (given["self"], dim, Ref(index.name), given["values"]), shape)
+    writer.call(target, (given["self"], dim, Ref(index.name), given["values"]))
     return True
 
 
@@ -283,9 +275,9 @@ def _put_by_mask(writer: Writer, given: dict[str, Any], mask: Node) -> bool:
     if inner:
         where = writer.call("aten.reshape.default", (where, wide), wide, "bool")
     if number is None:
-        writer.call("aten.where.self", (where, values, given["self"]), shape)
+        writer.call("aten.where.self", (where, values, given["self"]))
     else:
-        writer.call("aten.masked_fill.Scalar", (given["self"], where, number), shape)
+        writer.call("aten.masked_fill.Scalar", (given["self"], where, number))
     return True
 
 
@@ -311,7 +303,7 @@ def _factor_by_factor(writer: Writer, given: dict[str, Any]) -> bool:
     for factor in factors:
         found = _mapped(writer, found, factor)
     if given["bias"] is not None:
-        writer.call("aten.add.Tensor", (found, given["bias"]), writer.node.shape)
+        writer.call("aten.add.Tensor", (found, given["bias"]))
     return True
 
 
