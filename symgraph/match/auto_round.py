@@ -70,7 +70,8 @@ def script(module: nn.Module, stream: Places, insides: Sequence[Places], roles: 
     container = _container(module, stream)
     layer = _layer(module, container, stream, roles)
     count = len(module.get_submodule(container))  # type: ignore[arg-type]
-    names = {k: [f"{container}.{i}.{v}" for i in range(count)] for k, v in asdict(layer).items() if k != "mlp_in"}
+    one_by_one = {role: name for role, name in asdict(layer).items() if role != "mlp_in"}
+    names = {role: [f"{container}.{number}.{name}" for number in range(count)] for role, name in one_by_one.items()}
     head_dim = _head_dim(insides, names)
     numbers = Numbers.of(module, stream, names, head_dim)
     first, second = _hooked(module, layer)
@@ -84,7 +85,7 @@ def script(module: nn.Module, stream: Places, insides: Sequence[Places], roles: 
     return _TEXT.format(
         version=VERSION,
         what=what,
-        fields="\n".join(f"    {k}={v!r}," for k, v in fields.items()),
+        fields="\n".join(f"    {name}={value!r}," for name, value in fields.items()),
         key=module.config.model_type,  # type: ignore[union-attr]
         rotation=pformat(rotation, sort_dicts=False),
     )
@@ -127,7 +128,7 @@ def _container(module: nn.Module, stream: Places) -> str:
     """The list of layers that all writers stand in."""
     lists: list[str] = [name for name, inner in module.named_modules() if isinstance(inner, nn.ModuleList)]
     for name in lists:
-        if all(w.startswith(f"{name}.") for w in stream.writers):
+        if all(writer.startswith(f"{name}.") for writer in stream.writers):
             return name
     raise Unfit("no list of layers holds all that writes the stream")
 
@@ -135,8 +136,8 @@ def _container(module: nn.Module, stream: Places) -> str:
 def _layer(module: nn.Module, container: str, stream: Places, roles: Roles) -> Layer:
     """The names of every layer."""
     count = len(module.get_submodule(container))  # type: ignore[arg-type]
-    found = [_names_in(f"{container}.{i}.", stream, roles) for i in range(count)]
-    if odd := next((i for i, names in enumerate(found) if names != found[0]), 0):
+    found = [_names_in(f"{container}.{number}.", stream, roles) for number in range(count)]
+    if odd := next((number for number, names in enumerate(found) if names != found[0]), 0):
         raise Unfit(f"{container}.{odd} has other modules on the stream than {container}.0")
     return found[0]
 
@@ -146,7 +147,7 @@ def _names_in(prefix: str, stream: Places, roles: Roles) -> Layer:
         return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
     norms = {name: inside(place.readers) for place in stream.norms for name in inside([place.norm])}
-    writers, readers, value, out = (inside(x) for x in (stream.writers, stream.readers, roles.value, roles.out))
+    writers, readers, value, out = map(inside, (stream.writers, stream.readers, roles.value, roles.out))
     attending = [name for name, read in norms.items() if len(read) == 3 and (not value or value[0] in read)]
     if len(norms) != 2 or len(writers) != 2 or not attending:
         raise Unfit(f"a layer is two norms, one in front of three maps, and two maps back; {prefix}* is not")
@@ -187,7 +188,8 @@ class Numbers:
 
     @classmethod
     def of(cls, module: nn.Module, stream: Places, names: dict[str, list[str]], head_dim: int) -> Numbers:
-        read = [{int(module.get_submodule(name).in_features) for name in names[k]} for k in ("mlp_out", "attn_o")]  # type: ignore[arg-type]
+        ends = (names["mlp_out"], names["attn_o"])
+        read = [{int(module.get_submodule(name).in_features) for name in own} for own in ends]  # type: ignore[arg-type]
         if any(len(sizes) > 1 for sizes in read):
             raise Unfit("its layers differ in size")
         intermediate, attention = (sizes.pop() for sizes in read)
@@ -238,4 +240,4 @@ def _turns_whole(module: nn.Module, values: Collection[str], numbers: Numbers) -
     """Whether the tool can turn all entries at once, and not by blocks: with heads, of which it forgets the biases."""
     biased = any(module.get_submodule(name).bias is not None for name in values)
     sizes = numbers.hidden, numbers.intermediate, numbers.heads, numbers.head_dim
-    return not biased and all(n > 0 and n & (n - 1) == 0 for n in sizes)
+    return not biased and all(size > 0 and size & (size - 1) == 0 for size in sizes)

@@ -138,26 +138,26 @@ def merge(
     models = whole = [with_inputs(source, example, input_size) for source in sources]
     hashes = current().sent(0, lambda: [module_hash(model.module) for model in models])
     shares = list(map(float, weights))
-    first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
+    first = min(range(len(models)), key=lambda model: (-shares[model], hashes[model]))
     tokens = WantedTokens(first, _source(vocabulary), asked=bool(vocabulary))
     shared = shared_rows(models, given(UniverseSettings, None, settings), wanted=tokens)
     models = list(shared.matched) if shared else models
     kinds = widest([dtypes(model) for model in models], written)
     models, states, found = together(models, first, options, align=align, **settings)
     # Sums round by their order: it is that of the hashes, however the models are named.
-    order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
-    state = interpolate([states[i] for i in order], [shares[i] for i in order], kinds)
+    order = sorted(range(len(models)), key=lambda model: (hashes[model], shares[model]))
+    ordered = [(states[model], shares[model]) for model in order]
+    state = interpolate([own for own, _ in ordered], [share for _, share in ordered], kinds)
     heaviest = models[first]
     if shared:
         rows = shared.mean(with_all_rows(shared, found), shares)
         state = placed_in(state, {name: tensor.to(kinds[name]) for name, tensor in rows.items()}, heaviest.module)
-    roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
+    roles = ["reference" if found and model == found.reference else "merged" for model in range(len(models))]
     ingredients = tuple(map(merged_ingredient, roles, whole, hashes, shares))
     where = ""
     if recalibrate is not None:
-        between = [] if shared else [(states[i], shares[i]) for i in order]
         device = settings.get("device", "cpu")
-        state = recalibrated(heaviest.module, state, recalibrate, between=between, device=device)
+        state = recalibrated(heaviest.module, state, recalibrate, between=[] if shared else ordered, device=device)
         where = str(getattr(recalibrate, "source", "") or "the training data")
     about = (shared.notes, shared.tokenizer) if shared else ((), None)
     return Merged(heaviest, state, ingredients, found, where, "", *about)
@@ -197,14 +197,15 @@ def together(
     return list(models), [stored(model.module, read_state(model)) for model in models], None
 
 
-def _whole(m: Model) -> Model:
+def _whole(model: Model) -> Model:
     """The model with room for what is computed: halves become single precision until the mean is taken."""
-    if not any(parameter.dtype in _HALVES for parameter in m.module.parameters()):
-        return m
-    tensors = (*m.module.parameters(), *m.module.buffers())
-    module = copy.deepcopy(m.module, {id(tensor): _single(tensor) for tensor in tensors if tensor.dtype in _HALVES})
+    if not any(parameter.dtype in _HALVES for parameter in model.module.parameters()):
+        return model
+    tensors = (*model.module.parameters(), *model.module.buffers())
+    single = {id(tensor): _single(tensor) for tensor in tensors if tensor.dtype in _HALVES}
     # What its files keep is not what it is computed in.
-    return replace(m, module=module, files=tuple(file for file in m.files if file.name == "config.json"))
+    files = tuple(file for file in model.files if file.name == "config.json")
+    return replace(model, module=copy.deepcopy(model.module, single), files=files)
 
 
 def _single(half: Tensor) -> Tensor:
@@ -215,8 +216,10 @@ def _single(half: Tensor) -> Tensor:
 
 def widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:
     """In which dtype each tensor is written: the one that is asked for, else the widest of its dtypes."""
-    found = {name: reduce(torch.promote_types, [k[name] for k in kept if name in k]) for name in kept[0]}
-    return {name: written if written is not None and d.is_floating_point else d for name, d in found.items()}
+    widest_of = {name: reduce(torch.promote_types, [own[name] for own in kept if name in own]) for name in kept[0]}
+    if written is None:
+        return widest_of
+    return {name: written if dtype.is_floating_point else dtype for name, dtype in widest_of.items()}
 
 
 def write_merged(

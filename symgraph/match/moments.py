@@ -199,29 +199,23 @@ def _moved(
             mixed |= apart
     state = {}
     for number, name in names.items():
-        one = dict(kept[number])
-        one |= {k: t[tied.get(name, name)].to(one[k].dtype) for k, t in found.items() if k in one}
-        state[number] = one
+        own, first = kept[number], tied.get(name, name)
+        moved = {key: moments[first].to(own[key].dtype) for key, moments in found.items() if key in own}
+        state[number] = {**own, **moved}
     return {**given, "state": state}, tuple(sorted(mixed))
 
 
 def _pulled(back: Transform, wide: State, gradients: State) -> dict[str, Tensor]:
     """Gradients in the new basis: by the transpose of the linear map that leads back from it."""
-    points = {
-        name: torch.zeros_like(tensor).requires_grad_(name in gradients)
-        for name, tensor in wide.items()
-        if tensor.is_floating_point()
-    }
-    rest = {name: tensor for name, tensor in wide.items() if not tensor.is_floating_point()}
+    floating = {name: tensor for name, tensor in wide.items() if tensor.is_floating_point()}
+    points = {name: torch.zeros_like(tensor).requires_grad_(name in gradients) for name, tensor in floating.items()}
     with torch.enable_grad():
-        there = back.apply({**rest, **points}, linear=True)
-        value = sum(
-            ((there[name] * gradient).sum() for name, gradient in gradients.items()),
-            torch.zeros((), dtype=torch.float64),
-        )
-        asked = list(gradients)
-        found = torch.autograd.grad(value, [points[name] for name in asked], allow_unused=True)
-    return {name: torch.zeros_like(points[name]) if g is None else g for name, g in zip(asked, found, strict=True)}
+        there = back.apply({**wide, **points}, linear=True)
+        products = ((there[name] * gradient).sum() for name, gradient in gradients.items())
+        value = sum(products, torch.zeros((), dtype=torch.float64))
+        found = torch.autograd.grad(value, [points[name] for name in gradients], allow_unused=True)
+    pairs = zip(gradients, found, strict=True)
+    return {name: torch.zeros_like(points[name]) if pulled is None else pulled for name, pulled in pairs}
 
 
 def _squares(back: Transform, wide: State, roots: State) -> tuple[dict[str, Tensor], set[str]]:

@@ -53,7 +53,7 @@ def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
 
 
 def _moving(symmetry: SymmetryGraph) -> set[int]:
-    return {i for space in symmetry.active for i in (space.id, *space.fibre)}
+    return {number for space in symmetry.active for number in (space.id, *space.fibre)}
 
 
 class Pair:
@@ -131,12 +131,12 @@ def pairs_of(
     """
     spaces = _moving(symmetry)
     found: list[Pair] = []
-    squares, still = [0.0, 0.0], 0.0
+    square_a = square_b = still = 0.0
     for name in a:
         weight = weights[name]
-        tensors = [given_back(made_as(s[name], dtype)) for s in (a, b)]
-        for i, tensor in enumerate(tensors):
-            squares[i] += weight * square(tensor)
+        tensors = [given_back(made_as(state[name], dtype)) for state in (a, b)]
+        square_a += weight * square(tensors[0])
+        square_b += weight * square(tensors[1])
         for block in blocks(name, tensors, symmetry.acting_terms[name]):
             if block.spaces() & spaces:
                 summed = condense and not any(space in whole for space in block.spaces())
@@ -145,7 +145,7 @@ def pairs_of(
             else:
                 pair = Pair(block, weight)
                 still += pair.distance() if by_distance else pair.product()
-    return Paired(found, (squares[0], squares[1]), still)
+    return Paired(found, (square_a, square_b), still)
 
 
 def _condensed(block: Block, spaces: Container[int]) -> Block | None:
@@ -157,8 +157,8 @@ def _condensed(block: Block, spaces: Container[int]) -> Block | None:
         return None
     common = first.new_zeros(size, size)
     flat = [unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors]
-    for x, y in zip(*(torch.split(tensor, ROWS, dim=1) for tensor in flat), strict=True):
-        common.addmm_(y, x.mT)
+    for rows_a, rows_b in zip(*(torch.split(tensor, ROWS, dim=1) for tensor in flat), strict=True):
+        common.addmm_(rows_b, rows_a.mT)
     leaves = (*(block.leaves[dim] for dim in dims), Leaf(-1, -1, False, size))
     eye = torch.eye(size, dtype=first.dtype, device=first.device)
     return Block(block.parameter, leaves, (eye.reshape(*sizes, size), common.reshape(*sizes, size)))

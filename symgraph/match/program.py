@@ -43,8 +43,8 @@ from symgraph.tracing.progress import tell
 
 VERSION, _MARK = 2, "symgraph-program"
 STEPS: dict[str, type[ProgramStep]] = {
-    k.op: k
-    for k in (
+    step.op: step
+    for step in (
         *(Embed, Reduce, Canonicalise, MatchStep, Split, Soften, LearnStep, Settle),
         *(Interpolate, Recalibrate, Evaluate, PlaneStep, Report, Write),
     )
@@ -77,7 +77,7 @@ class Program(Shown):
     def __str__(self) -> str:
         head = f"program for {self.model or 'model'}{f' (rules {self.rules[:8]})' if self.rules else ''}"
         data = (f"  {name}: {found}" for name, found in self.data.items())
-        return "\n".join([head, *data, *(f"  {i}  {step}" for i, step in enumerate(self.steps, 1))])
+        return "\n".join([head, *data, *(f"  {number}  {step}" for number, step in enumerate(self.steps, 1))])
 
     @property
     def reads_data(self) -> bool:
@@ -97,7 +97,7 @@ class Program(Shown):
     def beside(self, file: str | Path) -> Program:
         """The program with paths relative to the folder of its file."""
         here, there = Path().absolute(), Path(file).absolute().parent
-        return self._located(lambda p: moved(p, here, there), lambda p: placed(p, here, there))
+        return self._located(lambda path: moved(path, here, there), lambda path: placed(path, here, there))
 
     @staticmethod
     def opened(file: str | Path) -> Program:
@@ -107,9 +107,9 @@ class Program(Shown):
             UsageError: as for `load`.
         """
         here, there = Path().absolute(), Path(file).absolute().parent
-        found = Program.load(file)
-        return found._located(
-            lambda p: plain_path(moved(p, there, here)), lambda p: placed(p, there, here).removeprefix("./")
+        return Program.load(file)._located(
+            lambda path: plain_path(moved(path, there, here)),
+            lambda path: placed(path, there, here).removeprefix("./"),
         )
 
     def _located(self, read: Callable[[str], str], written: Callable[[str], str]) -> Program:
@@ -119,7 +119,7 @@ class Program(Shown):
             name: replace(batches, data=read(batches.data), tokenizer=batches.tokenizer and read(batches.tokenizer))
             for name, batches in self.data.items()
         }
-        steps = (step.writing({name: written(p) for name, p in step.outputs.items()}) for step in self.steps)
+        steps = (step.writing({name: written(path) for name, path in step.outputs.items()}) for step in self.steps)
         return replace(self, inputs=inputs, data=data, steps=tuple(steps))
 
     def pinned(self, hashes: Mapping[str, str], data: Mapping[str, str]) -> Program:
@@ -234,10 +234,10 @@ def _yaml(plain: Mapping[str, Any]) -> str:
 
 def _program(plain: Mapping[Any, Any], place: str) -> Program:
     try:
-        read = decode(_Plain, {k: v for k, v in plain.items() if k != _MARK})
+        read = decode(_Plain, {key: value for key, value in plain.items() if key != _MARK})
     except Malformed as error:
         raise UsageError(f"{place}: {error}", remedy=_writing()) from error
-    steps = tuple(_step(step, place, i) for i, step in enumerate(read.steps, 1))
+    steps = tuple(_step(step, place, number) for number, step in enumerate(read.steps, 1))
     inputs = {name: ModelInput(model=given) if isinstance(given, str) else given for name, given in read.inputs.items()}
     return Program(read.model, read.rules, read.symmetry, steps, inputs, read.data)
 
@@ -249,6 +249,6 @@ def _step(data: Any, place: str, number: int) -> ProgramStep:
         remedy = near(str(op), STEPS, _writing())
         raise UsageError(f"{place}: step {number} is none of {', '.join(STEPS)}", remedy=remedy)
     try:
-        return kind.load({k: v for k, v in data.items() if k != "op"})
+        return kind.load({key: value for key, value in data.items() if key != "op"})
     except (Malformed, UsageError) as error:
         raise UsageError(f"{place}: step {number} ({op}): {error}", remedy="correct it at that place") from error

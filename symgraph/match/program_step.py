@@ -53,8 +53,8 @@ class ProgramStep(ABC):
     def dump(self) -> dict[str, Any]:
         """The step as plain data: what it reads and makes first, options after that; nothing is said of nothing."""
         plain = brief(self)
-        ordered = sorted(fields(self), key=lambda f: f.kw_only is True)  # type: ignore[arg-type]
-        return {"op": self.op, **{f.name: plain[f.name] for f in ordered if f.name in plain}}
+        ordered = sorted(fields(self), key=lambda field: field.kw_only is True)  # type: ignore[arg-type]
+        return {"op": self.op, **{field.name: plain[field.name] for field in ordered if field.name in plain}}
 
     @classmethod
     def load(cls, plain: Any) -> Self:
@@ -88,7 +88,7 @@ class UnitPlan:
     def lines(self, indent: int = 6) -> list[str]:
         """The unit as text, inner spaces indented."""
         head = f"{' ' * indent}{self.space:<{max(44 - indent, 1)}} {self.group:<24} {self.solver}"
-        return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
+        return [head, *(line for unit in self.inside for line in unit.lines(indent + 2))]
 
 
 def folded(units: tuple[UnitPlan, ...]) -> tuple[UnitPlan, ...]:
@@ -105,11 +105,11 @@ def _kind(unit: UnitPlan) -> object:
 
 def _folded(alike: list[UnitPlan]) -> list[UnitPlan]:
     """Units of one kind: as one for each pattern of their names, if what is inside has a pattern as well."""
-    by_name = {u.space: u for u in alike}
+    by_name = {unit.space: unit for unit in alike}
     found = []
     for pattern in fold(by_name):
         members = [by_name[name] for name in pattern.members]
-        inside = [_folded(list(inner)) for inner in zip(*(u.inside for u in members), strict=True)]
+        inside = [_folded(list(inner)) for inner in zip(*(member.inside for member in members), strict=True)]
         if any(len(one) > 1 for one in inside):
             found += members
             continue

@@ -94,7 +94,7 @@ def quantiser_mapping(
 def _as_the_tool_has_it(found: Model) -> Model:
     """The model with its embeddings untied, which both tools do by themselves."""
     ties = tied_names(found.module)
-    embeddings = [getattr(found.module, f"get_{k}_embeddings", lambda: None)() for k in ("input", "output")]
+    embeddings = [getattr(found.module, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
     ends = {name for name, inner in found.module.named_modules() if inner in embeddings}
     if not all(name.removesuffix(".weight") in ends for name in (*ties, *ties.values())):
         return found
@@ -102,22 +102,22 @@ def _as_the_tool_has_it(found: Model) -> Model:
 
 
 def _recipe(found: Model, symmetry: SymmetryGraph, lie: list[Places]) -> QuantiserMapping:
-    obstacles = [llm_compressor.obstacles(found.module, p) for p in lie]
-    turned = [p for p, why in zip(lie, obstacles, strict=True) if not why]
-    left = [*_rigid(symmetry), *(_why(p, why) for p, why in zip(lie, obstacles, strict=True) if why)]
+    reasons = [(place, llm_compressor.obstacles(found.module, place)) for place in lie]
+    turned = [place for place, why in reasons if not why]
+    left = [*_rigid(symmetry), *(_why(place, why) for place, why in reasons if why)]
     if not turned:
         raise _refusal(found, "llm-compressor", left)
     _check(found, turned)
     parts = roles(symmetry, found.module, _stream(lie) or turned[0], turned)
     text = llm_compressor.recipe(found.module, turned, parts, _what(found, turned, left))
-    return QuantiserMapping("llm-compressor", text, tuple(p.space.name for p in turned), tuple(left))
+    return QuantiserMapping("llm-compressor", text, tuple(place.space.name for place in turned), tuple(left))
 
 
 def _mapping(found: Model, symmetry: SymmetryGraph, lie: list[Places]) -> QuantiserMapping:
     stream = _stream(lie)
     if stream is None:
         raise _refusal(found, "auto-round", _rigid(symmetry) or ["its stream does not rotate"])
-    insides = [p for p in lie if p.space.fibre]
+    insides = [place for place in lie if place.space.fibre]
     parts = roles(symmetry, found.module, stream, insides)
     try:
         text = auto_round.script(found.module, stream, insides, parts, _what(found, [stream], []))
@@ -136,20 +136,20 @@ TOOLS = tuple(_WRITERS)
 
 def _stream(lie: list[Places]) -> Places | None:
     """Of the spaces that are no part of heads the one with the most modules."""
-    free = [p for p in lie if not p.space.fibre]
-    return max(free, key=lambda p: len(p.writers) + len(p.readers), default=None)
+    free = [place for place in lie if not place.space.fibre]
+    return max(free, key=lambda place: len(place.writers) + len(place.readers), default=None)
 
 
 def _rigid(symmetry: SymmetryGraph) -> list[str]:
     """What is said of a stream that has no rotations."""
-    stream = max(symmetry.active, key=lambda s: len(symmetry.parameters_of[s.id]), default=None)
+    stream = max(symmetry.active, key=lambda space: len(symmetry.parameters_of[space.id]), default=None)
     if stream is None or stream in turnable(symmetry):
         return []
     return [f"{stream.name} ({stream.size}): its group is {stream.group}, which has no rotations"]
 
 
 def _what(found: Model, turned: list[Places], left: list[str]) -> str:
-    names = shorten(f"{p.space.name} ({p.space.size})" for p in turned)
+    names = shorten(f"{place.space.name} ({place.space.size})" for place in turned)
     stays = (f"Left as it is: {why}." for why in left)
     return "\n# ".join([f"rotations of {type(found.module).__name__}: {names}", *stays])
 

@@ -214,22 +214,19 @@ class _Blend:
 
     def _blended(self, name: str) -> Tensor:
         recipe, of = self.recipe, partial(self._number, name)
-        tensors = {n: made(state[name]).double() for n, state in self.states.items()}
-        listed = [
-            ingredient
-            for ingredient in recipe.ingredients
-            if ingredient.model != recipe.base or recipe.merge_method == "linear"
-        ]
-        given = [tensors[m.model] for m in listed]
+        tensors = {model: made(state[name]).double() for model, state in self.states.items()}
+        listed = [own for own in recipe.ingredients if own.model != recipe.base or recipe.merge_method == "linear"]
+        given = [tensors[own.model] for own in listed]
         if recipe.merge_method == "linear":
-            return linear(given, [of("weight", m, 1.0) for m in listed], normalise=bool(of("normalize", None, 1.0)))
+            weights = [of("weight", own, 1.0) for own in listed]
+            return linear(given, weights, normalise=bool(of("normalize", None, 1.0)))
         base = tensors[str(recipe.base)]
         if recipe.merge_method == "slerp":
             return slerp(base, given[0], of("t", listed[0], 0.5))
         usual = DELTAS[recipe.merge_method]
         normalise, rescale = of("normalize", None, usual.normalise), of("rescale", None, usual.rescale)
         how = Deltas(usual.sparsify, usual.elect, bool(normalise), bool(rescale))
-        weights, densities = ([of(key, m, 1.0) for m in listed] for key in ("weight", "density"))
+        weights, densities = ([of(key, own, 1.0) for own in listed] for key in ("weight", "density"))
         generator = torch.Generator().manual_seed(self.seed + zlib.crc32(name.encode()))
         return deltas(base, given, weights, densities, how, of("lambda", None, 1.0), generator)
 
