@@ -9,12 +9,13 @@ report        loss barrier -> barrier.json, barrier.png, barrier.html
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from symgraph.errors import UsageError
 from symgraph.io.files import write_text
@@ -105,7 +106,7 @@ class Evaluate(EvaluationOptions, PlainStep):
             ends,
             batches=data,
             **values_of(how, MixtureOptions),
-            module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
+            module=module_of(run, ends),
             names=None if len(ends) == 2 else [Path(model.spec).name for model in origins],
             loss=self.loss,
             metrics=self.metrics,
@@ -123,6 +124,11 @@ class Evaluate(EvaluationOptions, PlainStep):
         what = ", ".join((self.loss, *self.metrics))
         where = f"{self.dtype or 'the precision of the checkpoint'} on {self.device}"
         return f"{self.op:<13} {self.mixtures} on {self.data} -> {self.into} ({what}; {where})"
+
+
+def module_of(run: Run, ends: Sequence[Endpoint]) -> nn.Module | None:
+    """What states are run in; nothing where each end is a model itself."""
+    return None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module
 
 
 def endpoint(run: Run, name: str, op: str) -> Endpoint:

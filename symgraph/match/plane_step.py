@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 
 from symgraph.errors import UsageError
-from symgraph.io.models import Model
-from symgraph.match.barrier_steps import endpoint
+from symgraph.match.barrier_steps import endpoint, module_of
 from symgraph.match.program_run import Run, held
 from symgraph.match.program_step import PlainStep
 from symgraph.measure.barrier_options import EvaluationOptions
@@ -46,8 +45,8 @@ class PlaneStep(EvaluationOptions, PlainStep):
             held(run.batches, self.data, self.op),
             plane=self.plane,
             margin=self.margin,
-            module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
-            names=[Path(m.spec).name or m.spec for m in origins],
+            module=module_of(run, ends),
+            names=[Path(model.spec).name or model.spec for model in origins],
             loss=self.loss,
             metrics=self.metrics,
             device=self.device,

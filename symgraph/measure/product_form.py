@@ -43,7 +43,7 @@ from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.tracing import state_of, trace
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.decompose import expand
-from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.interpreter import Inputs, Interpreter
 from symgraph.tracing.sampling import first_floating
 from symgraph.tracing.unstack import without_stacks
 
@@ -147,11 +147,11 @@ class ProductForm(Interpreter):
         first, second = on_blocks(torch.stack([a, b]), (which, *self.symmetry.terms[name]), mix)
         return first, second
 
-    def run_mixed(self, tensors: Mapping[str, Any], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> Any:
+    def run_mixed(self, tensors: Mapping[str, Any], inputs: Inputs) -> Any:
         """The outputs of the graph on what `mixed` gave."""
         return self.run(tensors, inputs)
 
-    def check(self, a: State, b: State, inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> None:
+    def check(self, a: State, b: State, inputs: Inputs) -> None:
         """Compares both ends with the models themselves.
 
         Raises:
@@ -170,7 +170,7 @@ class ProductForm(Interpreter):
 
     # -- how a call treats pairs -------------------------------------------------------------------------------
 
-    def _start(self, state: Mapping[str, Any], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
+    def _start(self, state: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
         first, second = (super(ProductForm, self)._start(tensors, inputs) for tensors in _of_each(state))
         given = (node for node in self.graph.nodes if node.kind is not Kind.CALL)
         pairs = {node.name for node in given if isinstance(state.get(node.target), Pair)}

@@ -40,6 +40,14 @@ class Block:
         """First dimensions on the spaces that a space is fibred over, and on itself."""
         return [*map(self.dim, space.fibre), self.dim(space.id)]
 
+    def leaf(self, space: Space) -> Leaf:
+        """The leaf of the first dimension on a space."""
+        return self.leaves[self.dim(space.id)]
+
+    def rows(self, space: Space) -> Tensor:
+        """Its first tensor with these dimensions in front, everything else flattened: (..., n, rest)."""
+        return unfold(self.tensors[0], self.dims(space))
+
     def stands(self, space: Space) -> list[tuple[int, ...]]:
         """Every dimension on a space, each behind those on the spaces that it is fibred over."""
         return stands([leaf.space for leaf in self.leaves], space.id, space.fibre)

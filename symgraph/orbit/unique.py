@@ -33,9 +33,10 @@ from symgraph.orbit.grams import add_to, blocks_on, gram
 from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, State, Transform
-from symgraph.orbit.tensor_blocks import Block, unfold
+from symgraph.orbit.tensor_blocks import Block
 from symgraph.orbit.uneven import Restate
 from symgraph.orbit.upright import upright
+from symgraph.orbit.wreath import permutes
 from symgraph.symmetry.families import Constant
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -109,7 +110,7 @@ class _Settling:
     def run(self) -> GroupElement:
         """The element that settles every space."""
         for space in self.symmetry.active:
-            if isinstance(space.maps, IndexMaps) and space.maps.permutes:
+            if permutes(space):
                 self._move(space, self._order(space))
         rest = list(self.symmetry.active)
         while rest:
@@ -135,7 +136,7 @@ class _Settling:
     def _order(self, space: Space) -> Element:
         """The largest norm first."""
         plain = neutral(self.symmetry, space)
-        norms = [self._rows(space, block).square().sum(-1) for block in self._blocks(space)]
+        norms = [block.rows(space).square().sum(-1) for block in self._blocks(space)]
         if not norms:
             return plain
         return replace(plain, index=reduce(torch.add, norms).argsort(stable=True, dim=-1, descending=True))
@@ -197,15 +198,11 @@ class _Settling:
         every = list(self._blocks(space))
         sums: dict[tuple[int, ...], Tensor] = {}
         for block in [block for block in every if self._is_settled(space, block)] or every:
-            leaf, rows = block.leaves[block.dim(space.id)], self._rows(space, block)
+            rows = block.rows(space)
             # Unlike weights, so that what is centred along an axis does not come to zero.
             weights = torch.arange(1, rows.shape[-1] + 1).to(rows).rsqrt()
-            add_to(sums, self.symmetry.frame(leaf.frame).sign, rows @ weights)
+            add_to(sums, self.symmetry.frame(block.leaf(space).frame).sign, rows @ weights)
         return sums
-
-    def _rows(self, space: Space, block: Block) -> Tensor:
-        """A block with the fibre and the space in front: (F, n, rest)."""
-        return unfold(block.tensors[0], block.dims(space))
 
 
 def _first_of_pairs(towards: Tensor, layout: str) -> Tensor:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from symgraph.errors import DataError, UsageError, near, one_line, shorten
 from symgraph.measure.objective import Objective
 from symgraph.orbit.grams import blocks_on
-from symgraph.orbit.tensor_blocks import unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
@@ -41,7 +40,7 @@ def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Ten
     shape = (*symmetry.fibre_sizes(space), space.size, 0)
     rows_of = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
     for block in blocks_on(symmetry, space.id, [state], symmetry.acting_parameters.__contains__):
-        rows_of[block.leaves[block.dim(space.id)].dual].append(unfold(block.tensors[0], block.dims(space)))
+        rows_of[block.leaf(space).dual].append(block.rows(space))
     whole = {dual: torch.cat(rows, dim=-1) for dual, rows in rows_of.items()}
     positions = math.prod(shape[:-2])
     return {dual: rows.reshape(positions, *rows.shape[-2:]) for dual, rows in whole.items()}

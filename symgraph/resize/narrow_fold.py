@@ -19,7 +19,7 @@ from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.blend import merged as merged_at
 from symgraph.orbit.grams import blocks_on, gram
 from symgraph.orbit.steps import State
-from symgraph.orbit.tensor_blocks import Block, by_matrix, on_blocks, unfold
+from symgraph.orbit.tensor_blocks import Block, by_matrix, on_blocks
 from symgraph.resize.importance import sides
 from symgraph.resize.maps import Widening
 from symgraph.resize.narrow_clusters import Clusters, even, important, merged
@@ -101,7 +101,7 @@ class Folding:
         shape = (*self.symmetry.fibre_sizes(space), space.size, space.size)
         moments = {dual: torch.zeros(shape, dtype=torch.float64) for dual in (False, True)}
         for block in self._blocks(space):
-            moments[block.leaves[block.dim(space.id)].dual] += gram(block.tensors[0], block.dims(space))
+            moments[block.leaf(space).dual] += gram(block.tensors[0], block.dims(space))
         return moments
 
     def _truncate(self, space: Space, size: int) -> float:
@@ -187,10 +187,10 @@ class Folding:
         combined, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         generator = torch.Generator().manual_seed(0)
         for block in self._blocks(space):
-            leaf = block.leaves[block.dim(space.id)]
+            leaf = block.leaf(space)
             exponent = taken(self.symmetry.frame(leaf.frame), kind, way)
             if not leaf.dual and exponent % 2 and exponent > 0:
-                rows = unfold(block.tensors[0], block.dims(space))
+                rows = block.rows(space)
                 combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
                 squares += rows.square().sum(-1)
         return combined, squares

@@ -72,14 +72,14 @@ class Heads:
 
     def _normalise(self, space: Space) -> None:
         """Scales what enters to norm one where the other side of an invertible space leaves."""
-        sides = [(block, at, block.leaves[block.dim(space.id)].dual) for block, at in self._blocks(space)]
-        if space.group is not SymmetryClass.INVERTIBLE or all(not block.leaves[at].dual for block, at, _ in sides):
+        blocks = list(self._blocks(space))
+        if space.group is not SymmetryClass.INVERTIBLE or not any(block.leaves[at].dual for block, at in blocks):
             return
         squares, flips = torch.zeros(self.space.size, dtype=torch.float64), set()
-        for block, at, dual in sides:
+        for block, at in blocks:
             if not block.leaves[at].dual:
                 squares += unfold(block.tensors[0], [at]).square().sum(1)
-                flips.add(dual)
+                flips.add(block.leaf(space).dual)
         if len(flips) != 1:
             return
         norm = torch.where(squares > 0, squares, 1.0).sqrt()

@@ -19,9 +19,11 @@ from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import operator
 from symgraph.tracing.operators import is_wide
 
+# In the order of a graph's inputs, or by name.
+Inputs = Sequence[Tensor] | Mapping[str, Tensor]
 _OPAQUE = {
-    repr(v): v
-    for v in (
+    repr(constant): constant
+    for constant in (
         torch.strided,
         torch.contiguous_format,
         torch.channels_last,
@@ -67,15 +69,13 @@ class Interpreter:
         self._steps = [self._step(call, tuple(freed.get(call.name, ()))) for call in graph.calls]
 
     @overload
-    def run(
-        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]
-    ) -> tuple[Tensor, ...]: ...
+    def run(self, state: Mapping[str, Tensor], inputs: Inputs) -> tuple[Tensor, ...]: ...
 
     @overload
     def run(
         self,
         state: Mapping[str, Tensor],
-        inputs: Sequence[Tensor] | Mapping[str, Tensor],
+        inputs: Inputs,
         keep: Collection[str],
         reduce: Callable[[str, Any], Any] | None = None,
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]: ...
@@ -83,7 +83,7 @@ class Interpreter:
     def run(
         self,
         state: Mapping[str, Tensor],
-        inputs: Sequence[Tensor] | Mapping[str, Tensor],
+        inputs: Inputs,
         keep: Collection[str] | None = None,
         reduce: Callable[[str, Any], Any] | None = None,
     ) -> Any:
@@ -105,9 +105,7 @@ class Interpreter:
         outputs = tuple(ends[output] for output in self.graph.outputs)
         return outputs if keep is None else (outputs, kept)
 
-    def values(
-        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, Any]]:
+    def values(self, state: Mapping[str, Tensor], inputs: Inputs) -> Iterator[tuple[str, Any]]:
         """Every value by its name as it is made; what no later one needs is forgotten here.
 
         Args, Raises: as for `run`.
@@ -120,7 +118,7 @@ class Interpreter:
             for name in step.last:
                 del env[name]
 
-    def _start(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
+    def _start(self, state: Mapping[str, Tensor], inputs: Inputs) -> dict[str, Any]:
         names = [input_node.target for input_node in self.graph.inputs]
         if not isinstance(inputs, Mapping) and len(inputs) != len(names):
             cause = f"the graph of {self.graph.model} takes {len(names)}: {', '.join(names)}"
@@ -212,7 +210,7 @@ class Interpreter:
 def evaluate(
     graph: Graph,
     state: Mapping[str, Tensor],
-    inputs: Sequence[Tensor] | Mapping[str, Tensor],
+    inputs: Inputs,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, ...]:
     """The outputs of a graph once; build an `Interpreter` to run it often."""

@@ -14,7 +14,7 @@ from symgraph.tracing.shuffles import with_shuffles
 from symgraph.tracing.spellings import SPELLINGS, keeps_kind
 from symgraph.tracing.stored_norms import with_stored_norms
 from symgraph.tracing.uniform import uniform
-from symgraph.tracing.writes import reading
+from symgraph.tracing.writes import reading, with_nodes
 from symgraph.tracing.written_out import written_out
 
 _IDENTITIES = frozenset(
@@ -71,9 +71,7 @@ def without_identities(graph: Graph) -> Graph:
             kept[node.name] = node
         else:
             same[node.name] = operand
-    return replace(
-        graph, nodes=tuple(kept.values()), outputs=tuple(same.get(output, output) for output in graph.outputs)
-    )
+    return with_nodes(graph, kept.values(), same)
 
 
 def without_factors_of_one(graph: Graph) -> Graph:
@@ -88,7 +86,7 @@ def without_factors_of_one(graph: Graph) -> Graph:
             kept.append(node)
         else:
             same[node.name] = operand
-    return replace(graph, nodes=tuple(kept), outputs=tuple(same.get(o, o) for o in graph.outputs))
+    return with_nodes(graph, kept, same)
 
 
 def without_repetitions(graph: Graph) -> Graph:
@@ -114,7 +112,7 @@ def without_repetitions(graph: Graph) -> Graph:
             nodes.append(node)
         else:
             same[node.name] = earlier
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
+    return with_nodes(graph, nodes, same)
 
 
 def without_dead_calls(graph: Graph) -> Graph:
@@ -141,7 +139,7 @@ def renumbered(graph: Graph) -> Graph:
             names[node.name] = fresh(short_name(node.target))
             node = rewired(node, renamed, name=names[node.name], module=node.module)
         nodes.append(node)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(output, output) for output in graph.outputs))
+    return with_nodes(graph, nodes, names)
 
 
 def _stays(node: Node, transient: frozenset[str]) -> bool:

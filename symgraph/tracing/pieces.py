@@ -14,7 +14,7 @@ from symgraph.ir import Graph, Node, Ref, Tensor, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
-from symgraph.tracing.writes import reading
+from symgraph.tracing.writes import reading, with_nodes
 
 _SLICE, _SELECT = "aten.slice_scatter.default", "aten.select_scatter.default"
 Fresh = Callable[[str], str]
@@ -69,7 +69,7 @@ def without_partial_writes(graph: Graph) -> Graph:
         else:
             refs = tuple(map(Ref, parts))
             nodes.append(replace(node, target="aten.cat.default", args=(refs, write.dim), kwargs=()))
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
+    return with_nodes(graph, nodes, same)
 
 
 def _write(node: Node) -> Write | None:

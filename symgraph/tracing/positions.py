@@ -17,7 +17,7 @@ from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, map_refs
 from symgraph.tracing.arguments import operator
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import draws, short_name
-from symgraph.tracing.writes import reading
+from symgraph.tracing.writes import reading, with_nodes
 
 _TABLES = {"aten.embedding.default": 1, "aten.index_select.default": 2, "aten.index.Tensor": 1}
 # Longer lists of positions than any model's context are data, and stay.
@@ -39,7 +39,7 @@ def with_whole_tables(graph: Graph) -> Graph:
         shown = _shown(node, graph.by_name[raw.args[0].name].shape, fresh)
         nodes += shown
         same[node.name] = shown[-1].name if shown else node.args[0].name
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
+    return with_nodes(graph, nodes, same)
 
 
 def _sliced(node: Node, raw: Node, known: _Known) -> Node:

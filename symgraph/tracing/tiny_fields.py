@@ -30,6 +30,11 @@ class Sizes:
     fill: bool = False
     images_only: bool = False
 
+    @property
+    def head(self) -> int:
+        """The size of a head."""
+        return self.width // self.heads
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -110,7 +115,7 @@ def groups(value: Any, context: Context) -> Any:
 
 def head_dim(value: Any, context: Context) -> Any:
     """The width of a head, twice as wide where the heads together are wider than the model."""
-    usual = context.sizes.width // context.sizes.heads
+    usual = context.sizes.head
     if value <= 0 or not (context.width and context.heads):
         return usual if value > 0 else value
     return usual * (2 if value * context.heads > context.width else 1)
@@ -184,14 +189,14 @@ def period(value: Any, context: Context) -> Any:
 
 def sections(value: Sequence[int], context: Context) -> Any:
     """Parts of the rotary frequencies, as many as half a head has."""
-    total = max(context.sizes.width // context.sizes.heads // 2, len(value))
+    total = max(context.sizes.head // 2, len(value))
     rest = [max(1, total * section // (sum(value) or 1)) for section in value[1:]]
     return [total - sum(rest), *rest]
 
 
 def factors(value: Sequence[float], context: Context) -> Any:
     """A factor for each rotary frequency."""
-    return list(value)[: context.sizes.width // context.sizes.heads // 2]
+    return list(value)[: context.sizes.head // 2]
 
 
 NUMBERS: tuple[tuple[str, Shrink], ...] = (
@@ -268,7 +273,7 @@ LISTS: tuple[tuple[str, Shrink], ...] = (
 # What may be left to be said, where a class of model cannot do without it.
 FILL: Mapping[str, Callable[[Context], Any]] = {
     "num_key_value_heads": lambda context: context.sizes.groups,
-    "head_dim": lambda context: context.sizes.width // context.sizes.heads,
+    "head_dim": lambda context: context.sizes.head,
     "num_experts_per_tok": lambda context: 2,
     "n_routed_experts": lambda context: context.sizes.experts,
     "n_shared_experts": lambda context: 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs, rewired
@@ -26,7 +26,12 @@ def without_writes(graph: Graph) -> Graph | None:
             current.update(dict.fromkeys(names, node.name))
         position[node.name] = place
         nodes.append(replace(node, target=functional(node.target) or node.target) if written(node.target) else node)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(current.get(output, output) for output in graph.outputs))
+    return with_nodes(graph, nodes, current)
+
+
+def with_nodes(graph: Graph, nodes: Iterable[Node], names: Mapping[str, str]) -> Graph:
+    """`graph` of other nodes: each output is the value that `names` gives for it."""
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(output, output) for output in graph.outputs))
 
 
 def reading(node: Node, names: Mapping[str, str]) -> Node:
