@@ -15,6 +15,7 @@ from symgraph.inference.pipeline import infer as _infer
 from symgraph.inference.sources import (
     RuleSources,
     Source,
+    Weights,
     given,
     infer,
     model,
@@ -149,15 +150,13 @@ __all__ = [
     "verify",
 ]
 
-State = Mapping[str, Tensor]
-
 
 def verify(
     source: Source,
     example: Any = None,
     *,
     input_size: Size | None = None,
-    state: State | None = None,
+    state: Weights | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
     **options: Any,
@@ -167,8 +166,9 @@ def verify(
     A model without weights (a config, a graph) is verified at random parameters.
 
     Args:
-        example, input_size: inputs of a module, or the shape of one, as for `trace`; of a graph, its state.
-        state: weights in the place of the model's own.
+        example, input_size: inputs of a module, or the shape of one, as for `trace`; of a graph, its state,
+            or a module that has it.
+        state: weights in the place of the model's own, or a module that has them.
         options: those of `symgraph.prove.verify.verify`.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -185,7 +185,7 @@ def audit(
     example: Any = None,
     *,
     input_size: Size | None = None,
-    state: State | None = None,
+    state: Weights | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
     logits: bool = False,
@@ -223,7 +223,7 @@ def canonicalise(
     example: Any = None,
     *,
     input_size: Size | None = None,
-    state: State | None = None,
+    state: Weights | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
     unique: bool = True,
@@ -289,7 +289,7 @@ def sample(
     example: Any = None,
     *,
     input_size: Size | None = None,
-    state: State | None = None,
+    state: Weights | None = None,
     seed: int = 0,
     spread: float = 0.3,
     families: Collection[str] | None = None,

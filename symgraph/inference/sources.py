@@ -38,6 +38,7 @@ from symgraph.tracing.wrap import is_pretrained
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
 RuleSources = RuleBook | Iterable[str | Path | Rule] | None
+Weights = Mapping[str, Tensor] | nn.Module | Model
 
 
 _log = logging.getLogger(__name__)
@@ -102,9 +103,25 @@ def _of_pair(source: Any, beside: Any) -> Model:
     raise _no_model((source, beside))
 
 
-def _of_graph(source: Graph | SymmetryGraph, state: Mapping[str, Tensor] | None) -> Model:
+def _of_graph(source: Graph | SymmetryGraph, state: Weights | None) -> Model:
     graph = source.graph if isinstance(source, SymmetryGraph) else source
-    return Model(GraphModule(graph, state), None, None, graph.model or "graph", "factory")
+    held = None if state is None else _as_state(state)
+    return Model(GraphModule(graph, held), None, None, graph.model or "graph", "factory")
+
+
+def _as_state(weights: Weights) -> Mapping[str, Tensor]:
+    """Weights as a state, also where the module that holds them is given."""
+    if isinstance(weights, Model):
+        return state_of(weights.module)
+    if isinstance(weights, nn.Module):
+        return state_of(weights)
+    if isinstance(weights, Mapping):
+        return weights
+    raise UsageError(
+        f"{type(weights).__name__} is no state",
+        cause="weights are asked for here",
+        remedy="give a mapping of names to tensors, or the module whose weights they are",
+    )
 
 
 def _no_model(source: Any) -> UsageError:
@@ -234,7 +251,7 @@ def infer(
 def given(
     source: Source,
     example: Any = None,
-    state: Mapping[str, Tensor] | None = None,
+    state: Weights | None = None,
     *,
     input_size: Size | None = None,
     weights: bool = True,
@@ -243,7 +260,7 @@ def given(
 
     Args:
         example: inputs of a module; of a graph, its state.
-        state: weights in the place of the model's own.
+        state: weights in the place of the model's own, or a module that has them.
     """
     if isinstance(source, Graph | SymmetryGraph):
         held = example if state is None else state
@@ -251,10 +268,10 @@ def given(
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], Graph | SymmetryGraph):
         return given(*source, state)
     if _is_config(source):
-        return source, None if state is None else dict(state)
+        return source, None if state is None else dict(_as_state(state))
     found = model(source, example, input_size=input_size, weights=weights)
     own = state_of(found.module) if found.has_weights else None
-    return found, own if state is None else {**(own or {}), **state}
+    return found, own if state is None else {**(own or {}), **_as_state(state)}
 
 
 def ready(

@@ -70,6 +70,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: sg.merge_by_recipe(RECIPE | {"parameters": {"density": 1.5}}), "from 0 to 1"),
     (lambda: sg.infer(A, X).diff(B), "graph.diff(symgraph.infer(other))"),
     (lambda: sg.infer(A, X, rules={"rule": "x"}), "[symgraph.rule(rule=..., about=..., ...)]"),
+    (lambda: sg.verify(sg.infer(A, X), [1.0]), "the module whose weights they are"),
     (lambda: sg.apply("gone.safetensors", A, X), "symgraph.align(a, b).alignment.save(FILE)"),
 ]
 

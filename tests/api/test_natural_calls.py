@@ -81,6 +81,16 @@ def _distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
     return torch.stack([(one[n] - other[n]).square().sum() for n in one]).sum()
 
 
+def test_a_symmetry_graph_takes_the_module_in_the_place_of_its_state() -> None:
+    model = net()
+    symmetry = symgraph.infer(model, X)
+    assert symgraph.verify(symmetry, model).passed and symgraph.verify(net(1), X, state=model).passed
+    assert symgraph.audit(symmetry, model).complete
+    moved = symgraph.sample(symmetry, model, seed=1)
+    assert not torch.equal(moved["0.weight"], model.state_dict()["0.weight"])
+    assert torch.allclose(torch.func.functional_call(model, moved, (X,)), model(X), atol=1e-5)
+
+
 def test_a_model_keeps_inputs_of_its_own() -> None:
     module = net()
     module.example_inputs = X[:2]
