@@ -23,8 +23,9 @@ from symgraph.prove.jacobian import Jacobian, singular
 from symgraph.prove.shortfall import Shortfall, Space, describe, solutions
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.arguments import arguments
+from symgraph.tracing.lookups import looked_up
 from symgraph.tracing.progress import Progress, tell
-from symgraph.tracing.sampling import State, generic_state, looked_up
+from symgraph.tracing.sampling import State, generic_state
 
 _log = logging.getLogger(__name__)
 

@@ -83,7 +83,9 @@ class ProgramReader:
         return self.lowering.run_of(held) or self.lowering.constant_of(held)
 
     def _constant(self, target: str, value: torch.Tensor) -> Ref:
-        """A tensor that is neither parameter nor buffer: an attribute of a module, or one made in the code."""
+        """A tensor that is no parameter or buffer by its name: an attribute of a module, or one made in the code."""
+        if registered := self._registered(value):
+            return Ref(registered)
         target = target.removeprefix(self.prefix)
         if target in self.attributes:
             return self._unregistered(target, value)
@@ -93,6 +95,11 @@ class ProgramReader:
             self.literals[target] = value
             made = self._unregistered(target, value)
         return made
+
+    def _registered(self, value: torch.Tensor) -> str | None:
+        """The parameter that a constant is: code may read it from a list of its own, where it has no name."""
+        named = self.model.named_parameters()
+        return next((name for name, parameter in named if value.is_set_to(parameter)), None)
 
     def _unregistered(self, target: str, value: torch.Tensor) -> Ref:
         self.constants.setdefault(target, Node(target, Kind.BUFFER, target, result=describe(value)))

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from symgraph.ir import Graph, Node, Ref
-from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import parameters as arguments
+from symgraph.tracing.lookups import readers, table_rows
 from symgraph.tracing.operators import short_name
 from symgraph.tracing.thresholds import COMPARISONS, ORDERS, Numbers, numbers_of
 from symgraph.tracing.worlds import PLAIN, WORLDS, World
 
 State = dict[str, Tensor]
 
-# Operators behind which an index is the same index.
-_VIEWS = frozenset(
-    (
-        *("view", "unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "clone", "to", "to_copy"),
-        *("slice", "select", "transpose", "permute", "t"),
-    )
-)
-# Operators whose results are entries of their first operand.
-_PICKS = frozenset({"gather", "index_select"})
-
 
 def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN) -> list[Tensor]:
     """Inputs of the traced shapes, as a world draws them.
 
-    Whole numbers are rows where they index a table, at least one where they are lengths, else a mask of 0 and 1. What
+    Numbers are rows where they index a table; whole ones at least one where they are lengths, else a mask of 0 and 1.
+    What
     is compared with numbers is drawn around these where a world draws so.
     """
     numbers = () if world.plain else numbers_of(graph)
@@ -39,29 +30,41 @@ def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN
 
 def input_worlds(graph: Graph) -> tuple[World, ...]:
     """The worlds in which inputs differ, the plainest first and then one that closes rows of masks."""
-    drawn = [
-        input_node for input_node in graph.inputs if input_node.is_floating or _rows(graph, input_node.name) is None
-    ]
+    drawn = [node for node in graph.inputs if node.is_floating or table_rows(graph, node.name) is None]
     others = [world for world in WORLDS if world is not PLAIN]
     return (PLAIN, *sorted(others, key=lambda world: world.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
 
 
 def _input(graph: Graph, node: Node, generator: torch.Generator, world: World, numbers: Numbers) -> Tensor:
-    dtype, rows, shape = _dtype(node), _rows(graph, node.name), list(node.shape)
+    rows = table_rows(graph, node.name)
+    if rows is None:
+        return _numbers(graph, node, generator, world, numbers)
+    drawn = _indices(graph, node, generator, world, rows)
+    if bool(rows.all()):
+        return drawn
+    return torch.where(rows > 0, drawn, _numbers(graph, node, generator, world, numbers))
+
+
+def _numbers(graph: Graph, node: Node, generator: torch.Generator, world: World, numbers: Numbers) -> Tensor:
+    """Entries that are looked up in no table."""
+    dtype, shape = _dtype(node), list(node.shape)
     if dtype.is_floating_point:
         return world.floats(shape, generator, numbers)
-    longest = _longest(graph, node.name)
-    if rows is None and longest:
+    if longest := _longest(graph, node.name):
         return torch.randint(1, longest + 1, shape, generator=generator).to(dtype)
-    specials = _compared(graph, node.name)
-    if rows is None:
-        mask = world.masks(shape, generator).to(dtype)
-        return mask if world.plain else _beside(mask, specials, generator)
-    drawn = world.integers(shape, generator, rows)
-    for special in specials:
-        if 0 <= special < rows:
-            drawn[torch.rand(shape, generator=generator) < 0.15] = special
-    return drawn.to(dtype)
+    mask = world.masks(shape, generator).to(dtype)
+    return mask if world.plain else _beside(mask, _compared(graph, node.name), generator)
+
+
+def _indices(graph: Graph, node: Node, generator: torch.Generator, world: World, rows: Tensor) -> Tensor:
+    """Rows of tables; those with which entries are compared are among them."""
+    shape = list(node.shape)
+    drawn = world.integers(shape, generator, int(rows.max())) % rows.clamp(min=1)
+    for special in _compared(graph, node.name):
+        if 0 <= special < int(rows.max()):
+            chosen = torch.rand(shape, generator=generator) < 0.15
+            drawn[chosen & (special < rows)] = special
+    return drawn.to(torch.float64 if _dtype(node).is_floating_point else _dtype(node))
 
 
 def _beside(mask: Tensor, specials: list[int], generator: torch.Generator) -> Tensor:
@@ -75,7 +78,7 @@ def _beside(mask: Tensor, specials: list[int], generator: torch.Generator) -> Te
 
 def _longest(graph: Graph, value: str) -> int:
     """The number of positions that a value is a length of, if positions are compared with it; else 0."""
-    users = [user for _, user in _readers(graph, value) if short_name(user.target) in ORDERS]
+    users = [user for _, user in readers(graph, value) if short_name(user.target) in ORDERS]
     return max((user.shape[-1] for user in users if user.shape), default=0)
 
 
@@ -96,9 +99,9 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
 
 def _counted(graph: Graph, node: Node) -> Tensor:
     """Whole numbers in their order along the last axis, begun anew where a table that they index ends."""
-    numbers, rows = torch.arange(node.shape[-1] if node.shape else 1), _rows(graph, node.name)
-    numbers = numbers if rows is None else numbers % rows
-    return numbers.to(_dtype(node)).expand(node.shape or (1,)).reshape(node.shape)
+    numbers = torch.arange(node.shape[-1] if node.shape else 1).expand(node.shape or (1,)).reshape(node.shape)
+    rows = table_rows(graph, node.name)
+    return (numbers if rows is None else numbers % rows.clamp(min=1)).to(_dtype(node))
 
 
 def generic_state(
@@ -177,50 +180,7 @@ def _dtype(node: Node) -> torch.dtype:
     return dtype
 
 
-def _rows(graph: Graph, value: str) -> int | None:
-    """How many rows the smallest table has that an integer value indexes, if it indexes any."""
-    tables = (_table(graph, user, at) for at, user in _readers(graph, value))
-    return min((table for table in tables if table is not None), default=None)
-
-
 def _compared(graph: Graph, value: str) -> list[int]:
     """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
-    compared = [user.args for _, user in _readers(graph, value) if short_name(user.target) in COMPARISONS]
+    compared = [user.args for _, user in readers(graph, value) if short_name(user.target) in COMPARISONS]
     return sorted({args[1] for args in compared if len(args) == 2 and type(args[1]) is int})
-
-
-def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:
-    """What reads a value or a view of it, with the view."""
-    todo, seen = [value], {value}
-    while todo:
-        at = todo.pop()
-        for user in graph.users[at]:
-            yield at, user
-            if _passes_on(user, at) and user.name not in seen:
-                seen.add(user.name)
-                todo.append(user.name)
-
-
-def _passes_on(user: Node, value: str) -> bool:
-    """Whether a result has the entries of this operand, as they are."""
-    name = short_name(user.target)
-    return name in _VIEWS or (name in _PICKS and user.args[0] == Ref(value))
-
-
-def looked_up(user: Node, value: str) -> int | None:
-    """The axis of its first operand along which a call picks positions by the numbers in a value; None otherwise."""
-    name, others = short_name(user.target), user.args[1:]
-    if name == "embedding":
-        return 0 if others[0] == Ref(value) else None
-    if name == "index_select" and len(others) == 2:
-        return int(others[0]) if others[1] == Ref(value) else None
-    if name == "index" and others:
-        return next((axis for axis, pick in enumerate(others[0]) if pick == Ref(value)), None)
-    return None
-
-
-def _table(graph: Graph, user: Node, value: str) -> int | None:
-    axis, first = looked_up(user, value), user.args[0] if user.args else None
-    meta = graph.by_name[first.name].result if isinstance(first, Ref) else None
-    masks = graph.by_name[value].dtype == "bool"
-    return meta.shape[axis] if isinstance(meta, Meta) and axis is not None and not masks else None
