@@ -25,6 +25,7 @@ from symgraph.inference.prepared import (
     measure_regions,
     part_zeros,
     take_offsets,
+    take_sums_apart,
     take_turns,
     unstack,
 )
@@ -66,6 +67,7 @@ def settle_branches(spaces: Spaces) -> Spaces:
 STAGES: tuple[Stage, ...] = (
     Stage("unstack", "parts of a stack are picked before the reshape that told them apart", unstack),
     Stage("offsets", "numbers that are added to what is learned are a part of it", take_offsets),
+    Stage("sums", "squares are summed without the terms that are summed with them", take_sums_apart),
     Stage(
         "measure", "regions that are known by what they compute say so: attention, turned pairs, norms", measure_regions
     ),

@@ -24,6 +24,7 @@ from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
+from symgraph.tracing.sums_apart import with_sums_apart
 from symgraph.tracing.unstack import without_stacks
 from symgraph.tracing.window_maps import with_window_maps
 from symgraph.tracing.written_out import with_biases_in_parts
@@ -83,6 +84,11 @@ def measure_regions(given: Prepared) -> Prepared:
 def take_turns(given: Prepared) -> Prepared:
     """Parts that take turns along an axis are picked before the reshape that told them apart."""
     return replace(given, graph=without_stacks(given.graph, turns=True))
+
+
+def take_sums_apart(given: Prepared) -> Prepared:
+    """Sums of squares stand alone, without the terms that are summed with them."""
+    return replace(given, graph=with_sums_apart(given.graph))
 
 
 def find_idioms(given: Prepared) -> Prepared:
