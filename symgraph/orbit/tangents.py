@@ -78,7 +78,8 @@ def _pushed(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -
     for place, weight in _STENCIL:
         state = Transform(tuple(curve(place * _STEP))).apply(clean)
         for name, tensor in state.items():
-            if tensor is not clean[name]:
+            # Masks that an order moves stay as they are along a curve.
+            if tensor is not clean[name] and (tensor.is_floating_point() or tensor.is_complex()):
                 moved[name] = moved.get(name, 0) + (weight / _STEP) * (tensor - clean[name])
     zero = {name: torch.zeros_like(clean[name]) for name in _floating(clean) if name not in moved}
     arrived = home.apply({**clean, **zero, **moved}, linear=True)

@@ -315,6 +315,13 @@ def _reduced(node: Node, known: Known) -> Node:
     return replace(node, kwargs=tuple((name, value) for name, value in node.kwargs if name != "dtype"))
 
 
+def _over_all_axes(node: Node, known: Known) -> Node:
+    """A sum or a mean of all entries as one over all axes."""
+    whole = {"aten.sum.default": "aten.sum.dim_IntList", "aten.mean.default": "aten.mean.dim"}.get(node.target)
+    axes = tuple(range(len(known[node.args[0].name].shape))) if whole else ()
+    return replace(node, target=whole, args=(node.args[0], axes, False)) if whole and axes else node
+
+
 def _quotient(node: Node, known: Known) -> Node:
     """A product with one over a value, as the quotient by this."""
     if node.target != "aten.mul.Tensor" or not all(isinstance(arg, Ref) for arg in node.args):
@@ -378,6 +385,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _emptied,
     _no_times,
     _unchanged,
+    _over_all_axes,
     _reduced,
     _mean,
     _quotient,

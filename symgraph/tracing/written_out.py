@@ -158,6 +158,8 @@ def _one_result(node: Node, known: Known) -> Node:
         *operands, momentum, eps = both.args
         args = (*operands, False, momentum, eps, False)
         return replace(node, target="aten.batch_norm.default", args=args, kwargs=both.kwargs)
+    if both.target == "aten.broadcast_tensors.default":
+        return replace(node, target="aten.expand.default", args=(both.args[0][node.args[1]], node.shape))
     return _statistic(node, known)
 
 
