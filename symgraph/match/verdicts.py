@@ -42,6 +42,11 @@ class Figures:
         """The standard deviation of the root mean square of so many numbers of size one."""
         return 1 / math.sqrt(2 * self.directions) if self.directions else math.inf
 
+    @property
+    def apart(self) -> float:
+        """How far what is left is from noise that was drawn, by both at once: training shows a little in each."""
+        return math.hypot(max(self.uneven, 0.0), max(self.peak, 0.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -51,9 +56,9 @@ class Limits:
     leaves no more than `far` of another model, also over the directions that the fit did not take up, and so many
     `deviations` less than chance would there, explains `related` of what unrelated models leave, and is `deviations`
     nearer than they are, may be related to it. That what is left is noise is evidence by itself; where it is none, A
-    has to explain `derived`, for in some gauges models that are not related explain as much as a half. Noise is uneven
-    by no more than `even` beyond noise that was drawn, or by what `evidence` does not show, and stands out by no more
-    than `peak`; and `pruned` zeros are no chance.
+    has to explain `derived`, for in some gauges models that are not related explain as much as a half. Noise is apart
+    from noise that was drawn by no more than `even`, or no singular value stands out by more and `evidence` does not
+    show that it is uneven; and `pruned` zeros are no chance.
     """
 
     rounded: float = 4.0
@@ -64,7 +69,6 @@ class Limits:
     derived: float = 0.65
     even: float = 0.1
     evidence: float = 4.0
-    peak: float = 0.1
     pruned: float = 0.01
 
 
@@ -86,8 +90,8 @@ def verdict(figures: Figures, limits: Limits = LIMITS) -> str:
         return SAME
     if not related(f, limits):
         return INDEPENDENT
-    even = f.uneven <= limits.even or f.evidence <= limits.evidence
-    if even and f.peak <= limits.peak and f.zeros <= limits.pruned:
+    even = (f.peak if f.evidence <= limits.evidence else f.apart) <= limits.even
+    if even and f.zeros <= limits.pruned:
         return NOISE
     return DERIVED if f.explained >= limits.derived else INDEPENDENT
 

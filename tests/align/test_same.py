@@ -196,6 +196,10 @@ def test_what_is_no_noise_has_to_explain_more() -> None:
     seen = Figures(0.2, 1e-8, 0.2, 0.5, 9.0, 0.0, 0.0, 0.0, 0.0, math.inf)
     uneven = replace(seen, uneven=0.3, evidence=50.0)
     assert verdict(seen) == "noise" and verdict(uneven) == "independent"
+    # Training that shows a little in both figures is no noise, whereas what evidence does not show may be chance.
+    little = replace(seen, uneven=0.096, evidence=32.0, peak=0.076, explained=0.97)
+    assert verdict(little) == "derived" and verdict(replace(little, evidence=3.0)) == "noise"
+    assert verdict(replace(little, peak=-0.5)) == "noise"
     assert verdict(replace(uneven, explained=0.8)) == "derived" and verdict(replace(seen, share=1e-8)) == "same"
     assert verdict(replace(seen, explained=0.1)) == verdict(replace(seen, deviations=1.0)) == "independent"
     # The gauge of the other may leave noise where this one does not.

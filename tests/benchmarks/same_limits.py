@@ -32,9 +32,9 @@ from symgraph.match.verdicts import DERIVED, LIMITS, ORDER, Figures, Limits, set
 WIDE = replace(LIMITS, far=1.0, related=0.0, deviations=0.0, derived=0.0)
 # The limits that are set, and what they may be.
 FITTED = {"far": (0.0, 1.0), "related": (0.0, 1.0), "deviations": (0.0, math.inf), "derived": (0.0, 1.0)}
-FITTED |= dict.fromkeys(("even", "evidence", "peak"), (0.0, math.inf))
+FITTED |= dict.fromkeys(("even", "evidence"), (0.0, math.inf))
 # The figures that are held against limits of other names.
-SIDE = {"far": "left", "related": "explained", "derived": "explained", "even": "uneven"}
+SIDE = {"far": "left", "related": "explained", "derived": "explained", "even": "apart"}
 
 
 @dataclass(frozen=True)
