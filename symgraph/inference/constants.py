@@ -78,7 +78,7 @@ class System:
         free = {
             reader.plane.reader.parameter: reader
             for reader in self.readers
-            if reader.plane.bias and not reader.bias and not reader.elsewhere and has_height(self.flow, reader.plane)
+            if reader.plane.raised and not reader.bias and not reader.elsewhere and has_height(self.flow, reader.plane)
         }
         self.by_plane = {node: reader for reader in free.values() for node in reader.nodes}
 
@@ -446,5 +446,5 @@ def _port(system: System, unknown: Unknown) -> Port:
 def _constant(system: System, free: Unknown, shares: list[Share]) -> Constant:
     tie = system.tied.get(free[0])
     tied: Plane | None = tie.plane if tie is not None else None
-    sink = tie.bias if tie is not None and tie.plane.bias else ""
+    sink = tie.bias if tie is not None and tie.plane.raised else ""
     return Constant(_port(system, free), merged(shares), tied, sink)

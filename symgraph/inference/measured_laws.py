@@ -29,6 +29,9 @@ _CLASSES = (
 _SCALES = (1e-3, 1.0, 1e3)
 _BESIDE = (0.3, 3.0)
 _BEYOND = 1e3
+# A number that is added to exponentials is seen where these are much smaller, beside values that are not large.
+_FAR = 100.0
+_MODERATE = 30.0
 _ROUNDING = 1e-15
 
 
@@ -37,8 +40,9 @@ class Laws:
     """What holds of a function along an axis in every world.
 
     `bound`: the classes that it commutes with. `blind`: a constant along the axis changes nothing; `centred`: and the
-    result has mean zero. `radial`: neither does a common positive factor. `sums`: the result sums to one. `rows`: the
-    classes of factors that a row may be multiplied by before or after.
+    result has mean zero. `radial`: neither does a common positive factor. `sums`: the result sums to one. `ordered`:
+    distinct entries stay so, in their order. `rows`: the classes of factors that a row may be multiplied by before or
+    after.
     """
 
     bound: Bound
@@ -46,6 +50,7 @@ class Laws:
     centred: bool
     radial: bool
     sums: bool
+    ordered: bool
     rows: Bound
 
     def met(self, other: Laws) -> Laws:
@@ -56,6 +61,7 @@ class Laws:
             self.centred and other.centred,
             self.radial and other.radial,
             self.sums and other.sums,
+            self.ordered and other.ordered,
             self.rows & other.rows,
         )
 
@@ -73,18 +79,19 @@ def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[flo
     pairs = list(zip(worlds, results, strict=True))
     bound: Bound = down(_C.IDENTITY)
     if any(y.shape != x.shape for x, y in pairs):
-        return Laws(bound, blind=False, centred=False, radial=False, sums=False, rows=bound)
+        return Laws(bound, blind=False, centred=False, radial=False, sums=False, ordered=False, rows=bound)
     for cls in _CLASSES:
         if cls not in bound and _commutes(f, pairs, axis, cls, generator):
             bound |= down(cls)
-    blind = all(_gives(f, x + _constant(x, axis, generator), y, axis) for x, y in pairs)
+    blind = all(_gives(f, x + constant, y, axis) for x, y in pairs for constant in _constants(x, axis, generator))
     totals = [y.sum(axis) for _, y in pairs]
     centred = blind and all(_small(t, y) for t, (_, y) in zip(totals, pairs, strict=True))
     # A number that only keeps from dividing by nothing is not seen by values of any size that models have.
     plain = [(x, y) for x, y in pairs if bool(x.abs().max() >= _SCALES[0])]
     radial = all(same(f(x * _factor(x, axis, generator)), y) for x, y in plain)
-    sums = all(same(t, torch.ones_like(t)) for t in totals)
-    return Laws(bound, blind, centred, radial, sums, _rows(f, pairs, axis, generator))
+    sums = all(_alike(t, torch.ones_like(t), x) for t, x in zip(totals, worlds, strict=True))
+    ordered = all(_is_ordered(x.movedim(axis, -1), y.movedim(axis, -1)) for x, y in pairs if _is_moderate(x))
+    return Laws(bound, blind, centred, radial, sums, ordered, _rows(f, pairs, axis, generator))
 
 
 def _with_last(shape: Sequence[int], axis: int) -> list[int]:
@@ -108,6 +115,8 @@ def _worlds(shape: list[int], numbers: Sequence[float], generator: torch.Generat
         if len(rows) > 5:
             rows[5] += 3.0
         yield scale * x
+    for number in dict.fromkeys(number for number in numbers if 1.0 < abs(number) < 1e30):
+        yield number + torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _conditioned(f: Function, x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
@@ -132,7 +141,23 @@ def _gives(f: Function, x: Tensor, expected: Tensor, axis: int) -> bool:
     """Whether this is the result, in all rows of which it is more than rounding."""
     found = f(x)
     known = ~_ill_conditioned(f, x, found, axis).expand(found.shape)
-    return bool(known.any()) and same(found[known], expected[known])
+    return bool(known.any()) and _alike(found[known], expected[known], x)
+
+
+def _alike(found: Tensor, expected: Tensor, x: Tensor) -> bool:
+    """Whether two results are equal; exponentials of large values may be no numbers in one of them."""
+    return same(found, expected) if _is_moderate(x) else same_where_defined(found, expected)
+
+
+def _is_moderate(x: Tensor) -> bool:
+    return bool(x.abs().max() <= _MODERATE + _FAR)
+
+
+def _is_ordered(x: Tensor, y: Tensor) -> bool:
+    """Whether the result is strictly larger where the value is, in every row of distinct entries."""
+    values, order = x.sort(-1)
+    apart = (values.diff(dim=-1) > 0.0).all(-1)
+    return bool((y.gather(-1, order).diff(dim=-1) > 0.0).all(-1)[apart].all())
 
 
 def _commutes(
@@ -140,7 +165,7 @@ def _commutes(
 ) -> bool:
     for x, y in pairs:
         g = maps(cls).sample(IndexSet(x.shape[axis], "halves"), generator).co
-        if not same(f(_along(g, x, axis)), _along(g, y, axis)):
+        if not _alike(f(_along(g, x, axis)), _along(g, y, axis), x):
             return False
     return True
 
@@ -167,6 +192,14 @@ def _constant(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     size = x.abs().max()
     size = torch.maximum(size, (_BEYOND * size).clamp(max=_SCALES[0])).clamp(max=1.0)
     return size * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _constants(x: Tensor, axis: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Constants along the axis, beside values of moderate size large ones of either sign as well."""
+    yield _constant(x, axis, generator)
+    if 1.0 <= x.abs().max() <= _MODERATE:
+        shape = resized(tuple(x.shape), axis % x.dim(), 1)
+        yield from (torch.full(shape, far, dtype=torch.float64) for far in (-_FAR, _FAR))
 
 
 def _factor(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:

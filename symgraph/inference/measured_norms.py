@@ -1,12 +1,13 @@
-"""Regions of entrywise operators and reductions along one axis: norms in any spelling, found by what they compute.
+"""Regions of entrywise operators and reductions along one axis: norms and softmax in any spelling.
 
 A region begins where what is reduced is read and ends where the result has met it again. Its function is tried against
-the classes in many worlds. A gain and a bias behind it, and behind a norm that has none, become a part of it.
+the classes in many worlds. A gain and a bias behind it, and behind a norm that has none, become a part of it. Softmax
+begins with exponentials in front of what is reduced, and may end with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
@@ -79,15 +80,62 @@ def _norms(flow: Dataflow) -> Iterator[Norm]:
         before = found.get(region.start)
         if before is None and node.target in _NORMS:
             continue
+        norm = _norm(flow, region, axes, known)
         if before is not None and before.axes == axes and _only_read_in(flow, region.start, region):
-            region = flow.region(before.region.start, region.end)
-            del found[before.region.end]
-        inside.update(node.name for node in region.nodes)
-        key = region.key()
-        if key not in known:
-            known[key] = _laws(flow, region, axes)
-        found[region.end] = Norm(region, axes, known[key])
-    yield from (n for n in found.values() if any(c in n.laws.bound for c in _WORTH))
+            both = _norm(flow, flow.region(before.region.start, region.end), axes, known)
+            # A norm of what has no law, or softmax of what a norm makes, is no norm: each of them is by itself.
+            if _worth(both.laws) >= max(_worth(before.laws), _worth(norm.laws)):
+                norm = both
+                del found[before.region.end]
+        inside.update(node.name for node in norm.region.nodes)
+        found[norm.region.end] = norm
+    for norm in found.values():
+        raised = None if norm.laws.blind else _raised(flow, norm, found)
+        if raised is not None and (along := _norm(flow, raised, norm.axes, known)).laws.blind:
+            yield along
+        elif _worth(norm.laws) == 1:
+            lowered = (_norm(flow, region, norm.axes, known) for region in _lowered(flow, norm))
+            yield next((along for along in lowered if along.laws.sums), norm)
+        elif _worth(norm.laws):
+            yield norm
+
+
+def _norm(flow: Dataflow, region: Region, axes: Axes, known: dict[Hashable, Laws]) -> Norm:
+    key = region.key()
+    if key not in known:
+        known[key] = _laws(flow, region, axes)
+    return Norm(region, axes, known[key])
+
+
+def _worth(laws: Laws) -> int:
+    """How much a region says that its operators do not: of rotations or signs, or that it is blind to a constant."""
+    return 2 if any(cls in laws.bound for cls in _WORTH) else int(laws.blind)
+
+
+def _raised(flow: Dataflow, norm: Norm, found: Collection[str]) -> Region | None:
+    """The region with the functions of each entry in front of it that nothing else reads: softmax with exponentials."""
+    region, by = norm.region, flow.graph.by_name
+    while region.start not in found and _only_read_in(flow, region.start, region):
+        first = by[region.start]
+        operands = flow.live_operands(first)
+        if not is_pointwise(first.target) or not _stays_along(first, norm.axes, flow) or len(operands) != 1:
+            break
+        if by[operands[0]].shape != first.shape:
+            break
+        region = flow.region(operands[0], region.end)
+    return None if region is norm.region else region
+
+
+def _lowered(flow: Dataflow, norm: Norm) -> Iterator[Region]:
+    """The region with the functions of each entry behind it: softmax from its logarithm."""
+    end = norm.region.end
+    while len(users := flow.graph.users[end]) == 1 and end not in flow.graph.outputs:
+        (user,) = users
+        alone = flow.live_operands(user) == [end] and user.shape == flow.graph.by_name[end].shape
+        if not alone or not is_pointwise(user.target) or not _stays_along(user, norm.axes, flow):
+            return
+        end = user.name
+        yield flow.region(norm.region.start, end)
 
 
 def _reduced_axes(node: Node, flow: Dataflow) -> Axes:
@@ -345,8 +393,13 @@ def _measured(end: Node, start: Ref, axis: int, laws_of: Laws, tail: _Tail) -> N
             operands[name], axes[name], laws[key] = Ref(vector), [mark], name
     if laws_of.centred:
         laws["centred"] = "d"
+    elif laws_of.blind:
+        laws["blind"] = {"x": "d"}
+    if laws_of.sums and tail.gain is None and tail.bias is None:
+        laws["weights"] = "d"
     if laws_of.radial:
         laws["radial"] = "x"
     classes = " and ".join(map(str, maximal(laws_of.bound)))
     about = f"Measured along one axis: it commutes with {classes} maps at every scale and at zeros and ties."
-    return measured_node(end, "measured-norm", about, operands, axes, tokens, admits, **laws)
+    name = "measured-softmax" if laws_of.ordered and laws_of.blind and not laws_of.centred else "measured-norm"
+    return measured_node(end, name, about, operands, axes, tokens, admits, **laws)

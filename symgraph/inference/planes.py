@@ -38,7 +38,7 @@ class PlaneReader:
     def is_even(self) -> bool:
         """Whether the plane is that of means along leaves side by side: neither a gain nor a bias tilts it."""
         plain = not any(isinstance(part, Product) for part in _parts(self.plane.reader.term))
-        return plain and not self.plane.named
+        return plain and not self.plane.named and not self.plane.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,15 @@ class PlaneReading:
 
 
 def find_readings(flow: Flow) -> Iterator[PlaneReading]:
-    """Every reading of what a centred norm makes, in the order of the program."""
+    """Every reading of what a centred norm makes, or of weights that sum to one, in the order of the program."""
     carrier = Carrier(flow)
-    for a, (gain, bias), axis in norms(flow):
-        made = flow.d.values[a.node.name][axis]
+    for a, (gain, bias), axis in (*norms(flow), *_weights(flow)):
+        made, level = flow.d.values[a.node.name][axis], float(a.rule.weights is not None)
         for read, factor in reads_of(carrier, a, axis):
-            if _is_plain(read.readers[0].term):
-                plane = Plane(read.readers[0], gain, bias, factor if bias else 1.0)
+            # Several rows of weights that are read as one sum to as many ones.
+            single = not level or read.readers[0].size == made.size
+            if single and _is_plain(read.readers[0].term):
+                plane = Plane(read.readers[0], gain, bias, factor if bias else 1.0, factor * level)
                 yield PlaneReading(read, plane, made)
 
 
@@ -118,7 +120,7 @@ def may_tie(flow: Flow, reader: PlaneReader) -> bool:
     whole_axis = len(shape) == 2 and (plane.reader.axis, plane.reader.size) == (1, shape[1])
     alone = bool(reader.nodes) and bool(reader.elsewhere)
     known = bool(reader.bias) and has_height(flow, plane)
-    return whole_axis and alone and (known or not plane.bias)
+    return whole_axis and alone and (known or not plane.raised)
 
 
 def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
@@ -182,6 +184,17 @@ def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
         bias = _bias(flow, applied)
         if gain is not None and bias is not None and _is_plain(flow.d.values[applied.node.name][axis]):
             yield applied, (gain, bias), axis
+
+
+def _weights(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
+    """Every call whose entries sum to one along an axis, without gain and bias, and where this stands in its result."""
+    for applied in flow.d.eq.applied:
+        if applied.rule.weights is None or len(applied.binding.results) != 1:
+            continue
+        names = [token.name for token in applied.binding.results[0]]
+        axis = names.index(applied.rule.weights)
+        if _is_plain(flow.d.values[applied.node.name][axis]):
+            yield applied, ("", ""), axis
 
 
 def _is_plain(term: Term) -> bool:

@@ -111,7 +111,7 @@ def _lowered_head(constant: Constant, moved: set[str]) -> Constant:
     if constant.tied is None:
         return constant
     plane = _lowered(constant.tied, moved)
-    return replace(constant, tied=plane, sink=constant.sink if plane.bias else "")
+    return replace(constant, tied=plane, sink=constant.sink if plane.raised else "")
 
 
 def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
@@ -130,8 +130,8 @@ def _is_plain_mean(reader: PlaneReader) -> bool:
 def _leans(flow: Flow, readers: list[PlaneReader]) -> Iterator[Lean]:
     for reader in readers:
         seen = reader.elsewhere or not has_height(flow, reader.plane)
-        if not seen and not reader.is_even and (reader.bias or not reader.plane.bias):
-            yield Lean(reader.plane, reader.bias if reader.plane.bias else "")
+        if not seen and not reader.is_even and (reader.bias or not reader.plane.raised):
+            yield Lean(reader.plane, reader.bias if reader.plane.raised else "")
 
 
 def _unseen(constant: Constant) -> Plane | None:

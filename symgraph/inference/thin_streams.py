@@ -80,7 +80,7 @@ def _is_plain(flow: Flow, writer: _Writer, read: Piece) -> bool:
 
 
 def _thin(writer: _Writer, reader: PlaneReader, moved: int) -> Iterator[Thin]:
-    zero = not writer.bias and (writer.plane is None or not writer.plane.bias)
+    zero = not writer.bias and (writer.plane is None or not writer.plane.raised)
     if reader.nodes and not reader.elsewhere and (reader.bias or zero):
         yield Thin(reader.plane.reader, reader.bias, writer.piece, writer.bias, writer.plane, moved)
 

@@ -201,6 +201,8 @@ def _with_laws(rule: Rule) -> Rule:
     """The rule with what is not seen of its operands, and what comes out again."""
     centred = (replace(rule, centred=axis) for axis in rule.admits if axis not in (BATCH, POINTWISE))
     rule = next((tried for tried in centred if _holds(tried, "centred")), rule)
+    summed = (replace(rule, weights=axis) for axis in rule.admits if axis not in (BATCH, POINTWISE))
+    rule = next((tried for tried in summed if _holds(tried, "weights")), rule)
     operands = (
         [operand for operand in rule.signature.operands if operand.name not in (rule.gain, rule.adds)]
         if rule.signature

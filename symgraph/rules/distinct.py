@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.carried import measured_rule
 from symgraph.rules.magnitude import (
     PERMUTING,
     PICKED,
@@ -70,9 +71,20 @@ _SATURATING = frozenset({
     "celu",
 })
 # fmt: on
+# The smallest of what it makes along an axis may all be zero, in any spelling.
+_MEASURED = "pattern:measured-softmax"
+_VANISHING = frozenset({"softmax", _MEASURED})
 _LINEAR = frozenset(["linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "conv1d", "conv2d", "conv3d"])
 _SORTED = frozenset({"topk", "sort"})
 _REDUCED = frozenset({"sum", "mean", "amax", "amin", "logsumexp"})
+
+
+def _is_along(node: Node, axis: int) -> bool:
+    """Whether a measured call keeps the order of entries along this axis."""
+    rule = measured_rule(node)
+    return (
+        rule is not None and rule.signature is not None and rule.signature.results[0][axis].name in rule.blind.values()
+    )
 
 
 class Distinct:
@@ -104,7 +116,7 @@ class Distinct:
         if not self.distinct(name, axis):
             return False
         last = self.graph.by_name[name]
-        if short_name(last.target) != "softmax" or next(last.refs()) in self.moderate:
+        if short_name(last.target) not in _VANISHING or next(last.refs()) in self.moderate:
             return True
         return isinstance(node.result, tuple) and any(user.args[1] == 0 for user in self.graph.users[node.name])
 
@@ -116,6 +128,8 @@ class Distinct:
         base, given = short_name(node.target), arguments(node) or {}
         refs = [value.name for value in given.values() if isinstance(value, Ref)] or list(node.refs())
         rank = len(node.shape)
+        if base == _MEASURED:
+            return _is_along(node, axis) and self.distinct(refs[0], axis)
         if base in _LINEAR:
             return axis == (1 if base.startswith("conv") else rank - 1) and self._distinct_map(node, base, given)
         if base in SUMS:

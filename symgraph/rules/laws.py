@@ -180,6 +180,14 @@ def _centred(trial: Trial) -> _Found:
     yield f"{axis} (the result has mean zero)", result - result.mean(at, keepdim=True), result
 
 
+def _weights(trial: Trial) -> _Found:
+    """Rows of weights, wherever these are numbers: of what is closed everywhere there are none."""
+    axis, names = trial.rule.weights, [token.name for token in trial.tokens[1][0]]
+    if axis is not None and axis in names:
+        total = trial.run(trial.values)[0].sum(names.index(axis))
+        yield axis, total.nan_to_num(1.0), torch.ones_like(total)
+
+
 def _statistics(trial: Trial) -> _Found:
     """Other statistics, then the gain and bias that make up for them: the result must be what it was."""
     rule = trial.rule
@@ -230,6 +238,7 @@ _LAWS: dict[str, _Law] = {
     "chooses": _chooses,
     "differs": _differs,
     "centred": _centred,
+    "weights": _weights,
     "statistics": _statistics,
     "blind": _blind,
     "radial": _radial,

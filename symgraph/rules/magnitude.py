@@ -53,7 +53,7 @@ def _size(node: Node, graph: Graph, before: Sequence[float]) -> float:
     if node.kind is not Kind.CALL:
         return math.inf if node.kind is Kind.INPUT and is_float(node) else 1.0
     base, rule = short_name(node.target), measured_rule(node)
-    if base in _NORMS | _TABLES | _BOUNDED or (rule is not None and (rule.radial or rule.centred)):
+    if base in _NORMS | _TABLES | _BOUNDED or (rule is not None and (rule.radial or rule.centred or rule.weights)):
         return 1.0
     if base in _GROWING:
         return math.inf

@@ -154,7 +154,7 @@ def _without_repeated(binding: Binding) -> Rule:
 
 
 def _bare(rule: Rule) -> Rule:
-    lawless = replace(rule, shift={}, blind={}, chooses=(), differs=(), radial=None, centred=None)
+    lawless = replace(rule, shift={}, blind={}, chooses=(), differs=(), radial=None, centred=None, weights=None)
     return replace(lawless, statistics=(), product={}, points={})
 
 
@@ -213,7 +213,11 @@ def _less(rule: Rule, key: str, subject: str) -> Rule:
         return replace(rule, gain=None, adds=None, statistics=())
     if key == "statistics":
         return replace(rule, statistics=())
-    return replace(rule, radial=None) if key == "radial" else replace(rule, centred=None)
+    return {
+        "radial": replace(rule, radial=None),
+        "centred": replace(rule, centred=None),
+        "weights": replace(rule, weights=None),
+    }[key]
 
 
 def _lowered(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:

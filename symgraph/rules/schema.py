@@ -126,6 +126,7 @@ KEYS = (
     Key("chooses", "texts", "Operands of whose entries one is chosen: what is added to all is added to the result."),
     Key("differs", "texts", "Two operands of which the difference alone is seen: what is added to both is not."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
+    Key("weights", "text", "An axis of the result along which its entries sum to one."),
     Key(
         "assumes",
         "facts",
@@ -173,6 +174,7 @@ class Rule:
     chooses: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     centred: str | None = None
+    weights: str | None = None
     assumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     names: Mapping[str, str] = field(default_factory=dict, hash=False)
     layout: str | None = None

@@ -115,6 +115,7 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         "names": rule.names,
         "reduces": [rule.reduces],
         "centred": [rule.centred],
+        "weights": [rule.weights],
         "blind": [axis for axes in rule.blind.values() for axis in axes.split()],
         "points": list(rule.points.values()),
         "indexes": list(rule.indexes.values()),

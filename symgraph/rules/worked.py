@@ -124,6 +124,8 @@ def _laws(rule: Rule) -> Iterator[str]:
         yield f"Scales and signs of the operands multiply in the result: {powers}."
     if rule.centred:
         yield f"The mean along {rule.centred} is neither seen nor produced."
+    if rule.weights:
+        yield f"The entries along {rule.weights} sum to one."
     if rule.radial:
         yield f"The length of {rule.radial} is not seen."
     yield from (f"A constant along {axis} that is added to {name} is not seen." for name, axis in rule.blind.items())

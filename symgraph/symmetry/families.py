@@ -40,6 +40,7 @@ Kind = TypeVar("Kind")
 class Plane:
     """A reader of a norm's centred output: what it reads lies where (1 / gain) . (x - bias) = 0.
 
+    What reads weights that sum to one lies where 1 . x = `level`.
     `gain` or `bias` is empty where it is absorbed, moved on or absent; `factor` is what the model multiplies the norm's
     output by before it is read: there (1 / gain) . (x - factor bias) = 0. States are those with every offset added.
     """
@@ -48,6 +49,12 @@ class Plane:
     gain: str
     bias: str
     factor: float = 1.0
+    level: float = 0.0
+
+    @property
+    def raised(self) -> bool:
+        """Whether it does not go through zero."""
+        return bool(self.bias) or self.level != 0.0
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -61,7 +68,9 @@ class Plane:
         return 1.0 / state[self.gain].to(like)
 
     def height(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """What the bias adds along the normal: what a unit of it in the reader adds to what that writes."""
+        """How far it is from zero along the normal: what a unit of it in the reader adds to what that writes."""
+        if not self.bias:
+            return like.new_tensor(self.level)
         return self.factor * (self.normal(state, like) * state[self.bias].to(like)).sum()
 
 

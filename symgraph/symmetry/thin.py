@@ -56,6 +56,7 @@ class Thin:
         constant = state[self.bias].to(like) if self.bias else like.new_zeros(len(matrix))
         if self.plane is not None:
             normal = self.plane.normal(state, like)
+            constant = constant + self.plane.level * (matrix @ normal) / normal.square().sum()
             if self.plane.bias:
                 constant = constant + matrix @ state[self.plane.bias].to(like)
             matrix = matrix - torch.outer(matrix @ normal, normal) / normal.square().sum()

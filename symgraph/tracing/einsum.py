@@ -1,8 +1,9 @@
-"""Einstein sums of two tensors as permutations and one matrix product, or one product entry by entry."""
+"""Einstein sums as sums of single tensors, permutations, and one matrix product or one product entry by entry."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
 from string import ascii_letters
 from typing import Any, NamedTuple
@@ -65,31 +66,31 @@ class _Plan:
 def product_of(
     equation: str, shapes: list[Shape], one: bool = False, matrix_first: bool = False
 ) -> tuple[Step, ...] | None:
-    """The steps that compute a sum of two tensors; None for any other sum.
+    """The steps that compute a sum of one tensor or two; None for any other sum, and for what sums and moves nothing.
 
     Args:
         one: both are one tensor, so that a product without rows and columns is a sum of squares.
         matrix_first: the first is a stored matrix, which reads the second: it stands on the right.
     """
     terms = _terms(equation, shapes)
-    if terms is None or len(shapes) != 2:
+    if terms is None or not 1 <= len(shapes) <= 2:
         return None
     operands, out = terms
     sizes: dict[str, int] = {}
-    for label, size in zip("".join(operands), (*shapes[0], *shapes[1]), strict=True):
+    for label, size in zip("".join(operands), chain(*shapes), strict=True):
         sizes[label] = max(size, sizes.get(label, 1))
     plan = _Plan(sizes, list(shapes))
-    left, right = (_without_ones(plan, _Operand(number, labels)) for number, labels in enumerate(operands))
-    if left is None or right is None:
+    spread = [_without_ones(plan, _Operand(number, labels)) for number, labels in enumerate(operands)]
+    found = [operand for operand in spread if operand is not None]
+    repeated = any(len(set(labels)) < len(labels) for labels in (*(operand.labels for operand in found), out))
+    if len(found) < len(spread) or repeated or not set(out) <= set("".join(operands)):
         return None
-    repeated = any(len(set(labels)) < len(labels) for labels in (left.labels, right.labels, out))
-    if repeated or not set(out) <= set(left.labels + right.labels):
-        return None
-    shared = [label for label in left.labels if label in right.labels]
-    # A label of one operand alone would be summed by itself.
-    if any(label not in out and label not in shared for label in left.labels + right.labels):
-        return None
-    contracted = set(shared).difference(out)
+    if len(found) == 1:
+        plan.ordered(_summed_alone(plan, found[0], None, out), out)
+        return tuple(plan.steps) or None
+    first, second = found
+    left, right = (_summed_alone(plan, *both, out) for both in ((first, second), (second, first)))
+    contracted = {label for label in left.labels if label in right.labels}.difference(out)
     if one and left.labels == right.labels and contracted:
         _sum_of_squares(plan, left, out)
     elif contracted:
@@ -97,6 +98,17 @@ def product_of(
     else:
         _entry_by_entry(plan, (left, right), out)
     return tuple(plan.steps)
+
+
+def _summed_alone(plan: _Plan, operand: _Operand, other: _Operand | None, out: str) -> _Operand:
+    """An operand summed along what neither the result nor the other operand has."""
+    read = out if other is None else other.labels + out
+    kept = "".join(label for label in operand.labels if label in read)
+    if kept == operand.labels:
+        return operand
+    rank = len(operand.labels)
+    summed = tuple(place - rank for place, label in enumerate(operand.labels) if label not in kept)
+    return _Operand(plan.call("aten.sum.dim_IntList", (operand.number,), (summed,), plan.of(kept)), kept)
 
 
 def _without_ones(plan: _Plan, operand: _Operand) -> _Operand | None:

@@ -63,6 +63,8 @@ _EMPTY = frozenset(
         "aten.new_zeros.default",
     }
 )
+_OF_ALL = {"aten.max.default": "aten.amax.default", "aten.min.default": "aten.amin.default"}
+_WITH_PLACES = {"aten.max.dim": "aten.amax.default", "aten.min.dim": "aten.amin.default"}
 _STACK = "aten.stack.default"
 _SECTIONS = frozenset({"aten.tensor_split.sections", "aten.tensor_split.indices"})
 _FULL = "aten.full.default"
@@ -91,6 +93,28 @@ def _power(node: Node, known: Known) -> Node:
         return node
     target = _POWERS.get(node.args[1])
     return node if target is None else replace(node, target=target, args=node.args[:1])
+
+
+def _extreme(node: Node, known: Known) -> Node:
+    """The largest or smallest entries by one name, whether or not something asks where they are."""
+    if node.target in _OF_ALL:
+        axes = tuple(range(len(known[node.args[0].name].shape)))
+        return replace(node, target=_OF_ALL[node.target], args=(node.args[0], axes))
+    if node.target != "getitem" or node.args[1] != 0:
+        return node
+    both = known[node.args[0].name]
+    given = arguments(both) if both.target in _WITH_PLACES else None
+    if given is None:
+        return node
+    return replace(node, target=_WITH_PLACES[both.target], args=(given["self"], (given["dim"],), given["keepdim"]))
+
+
+def _weights(node: Node, known: Known) -> Node:
+    """The exponential of a logarithm of softmax, as softmax."""
+    if node.target != "aten.exp.default" or known[node.args[0].name].target != "aten.log_softmax.int":
+        return node
+    given = arguments(known[node.args[0].name]) or {}
+    return replace(node, target="aten.softmax.int", args=(given["self"], given["dim"]))
 
 
 def _computed(node: Node, known: Known) -> Node:
@@ -379,6 +403,8 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _computed,
     _by_number,
     _power,
+    _extreme,
+    _weights,
     _cut_out,
     _out_of_stack,
     _in_sections,

@@ -185,7 +185,7 @@ def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
 
 
 def _product(writer: Writer, equation: str, tensors: Sequence[Ref]) -> Ref | None:
-    """An Einstein sum of two tensors as the calls that compute it, if there are such."""
+    """An Einstein sum of one tensor or two as the calls that compute it, if there are such."""
     shapes, one = [writer.shape(tensor) for tensor in tensors], len(set(tensors)) == 1
     first, *others = tensors
     matrix_first = _is_matrix(first, writer.known) and not any(_stored(other, writer.known) for other in others)

@@ -386,6 +386,10 @@ def test_a_law_that_fails_beside_a_number_does_not_hold() -> None:
         ("...ij,...j->...i", [(1, 4, 2, 3), (5, 2, 4, 3)]),
         ("b...d,...d->b...", [(5, 2, 4, 3), (1, 3)]),
         ("bhid,jhd->bhij", [(2, 1, 4, 5), (3, 6, 5)]),
+        ("...i->...", [(2, 3, 4)]),
+        ("bij->ji", [(2, 3, 4)]),
+        ("bij,kj->i", [(2, 3, 4), (5, 4)]),
+        ("bij,kl->", [(2, 3, 4), (5, 4)]),
     ],
 )
 def test_an_einstein_sum_is_a_product(equation: str, shapes: list[tuple[int, ...]]) -> None:

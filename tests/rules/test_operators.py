@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
         sinks,
         attention(sinks=lambda: weight(2)),
         (SEQUENCE,),
-        "residual.0: permutation, residual.1: orthogonal fixing ones, hidden.0: invertible, hidden.1: invertible",
+        "hidden.0: permutation, residual: orthogonal fixing ones, hidden.1: invertible, hidden.2: invertible",
     ),
     "capped-scores": (
         capped,
