@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from symgraph.orbit.tensor_blocks import on_blocks, spread
+from symgraph.prove.jacobian import singular
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.sampling import State
@@ -86,9 +87,9 @@ def solutions(kernel: Tensor, basis: Tensor) -> Tensor:
     basis = basis[lengths > 0] / lengths[lengths > 0, None]
     if not len(basis):
         return basis
-    _, values, plain = torch.linalg.svd(basis, full_matrices=False)
+    _, values, plain = singular(basis)
     plain = plain[values > 1e-9 * values[0]]
-    _, cosines, vectors = torch.linalg.svd(kernel @ plain.T, full_matrices=False)
+    _, cosines, vectors = singular(kernel @ plain.T)
     solutions: Tensor = vectors[cosines > 1 - _TOLERANCE] @ plain
     return solutions
 
@@ -99,7 +100,7 @@ def _beyond(vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     left = left - (left @ known.T) @ known
     if not len(left):
         return left, known
-    _, values, rows = torch.linalg.svd(left, full_matrices=False)
+    _, values, rows = singular(left)
     new = rows[values > 1e-5]
     return new, torch.cat([known, new])
 

@@ -97,10 +97,10 @@ def _power(node: Node, known: Known) -> Node:
 
 def _extreme(node: Node, known: Known) -> Node:
     """The largest or smallest entries by one name, whether or not something asks where they are."""
-    if node.target in _OF_ALL:
+    if node.kind is Kind.CALL and node.target in _OF_ALL:
         axes = tuple(range(len(known[node.args[0].name].shape)))
         return replace(node, target=_OF_ALL[node.target], args=(node.args[0], axes))
-    if node.target != "getitem" or node.args[1] != 0:
+    if node.kind is not Kind.CALL or node.target != "getitem" or node.args[1] != 0:
         return node
     both = known[node.args[0].name]
     given = arguments(both) if both.target in _WITH_PLACES else None
@@ -111,9 +111,12 @@ def _extreme(node: Node, known: Known) -> Node:
 
 def _weights(node: Node, known: Known) -> Node:
     """The exponential of a logarithm of softmax, as softmax."""
-    if node.target != "aten.exp.default" or known[node.args[0].name].target != "aten.log_softmax.int":
+    if node.kind is not Kind.CALL or node.target != "aten.exp.default":
         return node
-    given = arguments(known[node.args[0].name]) or {}
+    before = known[node.args[0].name]
+    given = (arguments(before) or {}) if before.target == "aten.log_softmax.int" else {}
+    if not given:
+        return node
     return replace(node, target="aten.softmax.int", args=(given["self"], given["dim"]))
 
 
