@@ -81,7 +81,8 @@ def _rows(model: nn.Module, count: Any, given: Inputs) -> int:
     named = {name: tensor for name, tensor in given.items() if name in accepted}
     with evaluating(model), torch.no_grad(), as_if_on_cpu(model, (), named) as (_, inputs), Known({}):
         counted = count(**{**inputs, **numbers_of(named)})
-    rows = getattr(counted, "pooler_output", counted)
+    outputs = (getattr(counted, name, None) for name in ("pooler_output", "last_hidden_state"))
+    rows = next((output for output in outputs if output is not None), counted)
     held = [leaf for leaf in tree_leaves(rows) if isinstance(leaf, Tensor)]
     return sum(math.prod(tensor.shape[:-1]) for tensor in held)
 
@@ -106,7 +107,7 @@ def _text(config: Any, accepted: Set[str], token: int, rows: int) -> Inputs:
 
 
 def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
-    """One picture in the forms that models take: patches in a row with their grid, whole, or cut into tiles."""
+    """One picture in the forms that models take: patches in a row, with their grid or without, whole, or in tiles."""
     vision = getattr(config, "vision_config", config)
     if "image_grid_thw" in accepted:
         side = 2 * int(setting(vision, "spatial_merge_size", default=1))
@@ -121,6 +122,9 @@ def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
         yield {"pixel_values": pixels}
         if "image_sizes" in accepted:
             yield {"pixel_values": pixels, "image_sizes": torch.tensor([picture.shape[-2:]])}
+    patch, channels = setting(vision, "patch_size"), setting(vision, "num_channels")
+    if isinstance(patch, int) and isinstance(channels, int):
+        yield {"pixel_values": noise(1, _ROWS, channels * patch * patch)}
 
 
 def _sounds(config: Any, accepted: Set[str]) -> Iterator[Inputs]:

@@ -30,6 +30,14 @@ def _llava(seed: int) -> nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
+def _fuyu(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    text = transformers.PersimmonConfig(**_TEXT, num_attention_heads=2)
+    config = transformers.FuyuConfig(text_config=text, patch_size=2, num_channels=3, image_token_id=50)
+    model: Any = transformers.FuyuForCausalLM(config)
+    return model.eval()  # type: ignore[no-any-return]
+
+
 def _qwen(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]}
@@ -105,11 +113,12 @@ class Optional(nn.Module):
     ("make", "kind"),
     [
         (_llava, "text with picture"),
+        (_fuyu, "text with picture"),
         pytest.param(_qwen, "text with picture", marks=pytest.mark.slow),
         pytest.param(_sound, "text with sound", marks=pytest.mark.slow),
         (_cross, "encoder states"),
     ],
-    ids=["llava", "qwen2-vl", "qwen2-audio", "cross"],
+    ids=["llava", "fuyu", "qwen2-vl", "qwen2-audio", "cross"],
 )
 def test_the_symmetries_of_all_kinds_are_met(make: Callable[[int], Any], kind: str) -> None:
     a, b = make(0), make(1)
