@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down
-from symgraph.inference.commutant import TOLERANCE, Turns, turns
+from symgraph.inference.commutant import TOLERANCE, Pair, Turns, turns
 from symgraph.inference.meetings import Meeting, meetings_of
 from symgraph.inference.region_tables import further_tables, tables_of
 from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, dataflow, replaced
@@ -23,6 +23,7 @@ from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.book import RuleBook
 from symgraph.rules.carried import measured_node
+from symgraph.symmetry.terms import turn_order
 from symgraph.tracing.fingerprint import outline
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
@@ -199,11 +200,16 @@ def _ends(flow: Dataflow, group: _Group) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Which axis a region turns, how, and along which other axes its matrices vary."""
+    """Which axis a region turns, how, and along which other axes its matrices vary.
+
+    With `halves` coordinates are counted with those of the two halves of the axis taking turns: what turns, the first
+    pairs of each half, lies in one run only then.
+    """
 
     axis: int
     turns: Turns
     varying: tuple[int, ...]
+    halves: bool = False
 
 
 class _Measured:
@@ -264,9 +270,11 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
         varying = [i for i in range(len(shape) - 1) if any(f.shape[i] > 1 for f in whole)]
         reduced = torch.cat([f.reshape(-1, *f.shape[-2:]) for f in whole])
         found = turns(reduced)
-        if found is None or not _in_one_run(found):
-            return None
-        return _Found(axis, found, tuple(i if i < axis else i + 1 for i in varying))
+        others = tuple(i if i < axis else i + 1 for i in varying)
+        if found is None or _in_one_run(found):
+            return found and _Found(axis, found, others)
+        by_turns = _halves_by_turns(found, shape[axis]) if len(shape) > 2 else None
+        return by_turns and _Found(axis, by_turns, others, halves=True)
     return None
 
 
@@ -325,6 +333,17 @@ def _in_one_run(found: Turns) -> bool:
     return inside == images == list(range(inside[0], inside[-1] + 1))
 
 
+def _halves_by_turns(found: Turns, size: int) -> Turns | None:
+    """The same where the coordinates of both halves of the axis take turns; None where what turns is in several runs."""
+    place = {coordinate: number for number, coordinate in enumerate(turn_order(size, 2))}
+
+    def moved(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+        return tuple((place[first], place[second]) for first, second in pairs)
+
+    by_turns = Turns(moved(found.pairs), moved(found.images), tuple(sorted(place[i] for i in found.still)))
+    return by_turns if size % 2 == 0 and _in_one_run(by_turns) else None
+
+
 def _readable(graph: Graph, found: list[tuple[Region, _Found]]) -> Iterator[tuple[Region, _Found]]:
     """Regions that leave coordinates where they were, or that meet only regions which move theirs alike.
 
@@ -337,9 +356,9 @@ def _readable(graph: Graph, found: list[tuple[Region, _Found]]) -> Iterator[tupl
             met = meetings_of(graph, region.end, law.axis)
             sites[region.end] = met or []
             for m in met or ():
-                meetings[m] = (law.turns.pairs, law.turns.images)
+                meetings[m] = (law.halves, law.turns)
     for region, law in found:
-        moved = (law.turns.pairs, law.turns.images)
+        moved = (law.halves, law.turns)
         met = sites.get(region.end)
         if met is None or (met and all(meetings.get((n, 1 - place, at)) == moved for n, place, at in met)):
             yield region, law
@@ -352,6 +371,11 @@ def _calls(graph: Graph, region: Region, law: _Found, fresh: Callable[[str], str
     """The calls that stand for a region: what stays as it is cut off, the rest turned, all put together again."""
     start, end = graph.by_name[region.start], graph.by_name[region.end]
     size, axis = start.shape[law.axis], law.axis
+    whole_end = end
+    if law.halves:
+        yield from (calls := _shuffled(start, "aten.native_channel_shuffle.default", axis, 2, fresh))
+        start = calls[-1]
+        end = replace(end, name=fresh("turned"))
     inside = sorted(i for p in law.turns.pairs for i in p)
     first, stop = inside[0], inside[-1] + 1
     whole = (first, stop) == (0, size)
@@ -372,6 +396,19 @@ def _calls(graph: Graph, region: Region, law: _Found, fresh: Callable[[str], str
         parts.append(operand)
     if not whole:
         yield _like(end, end.name, "aten.cat.default", (tuple(parts), axis), end.shape)
+    if law.halves:
+        *before, last = _shuffled(end, "aten.channel_shuffle.default", axis, size // 2, fresh)
+        yield from (*before, replace(last, name=whole_end.name))
+
+
+def _shuffled(value: Node, target: str, axis: int, groups: int, fresh: Callable[[str], str]) -> list[Node]:
+    """The calls after which groups of positions take turns; the operator acts on the second axis of a tensor."""
+    there = list(value.shape)
+    there[1], there[axis] = there[axis], there[1]
+    first = _like(value, fresh("transpose"), "aten.transpose.int", (Ref(value.name), 1, axis), tuple(there))
+    turned = _like(value, fresh("turns"), target, (Ref(first.name), groups), first.shape)
+    back = _like(value, fresh("transpose"), "aten.transpose.int", (Ref(turned.name), 1, axis), value.shape)
+    return [first, turned, back]
 
 
 def _like(node: Node, name: str, target: str, args: tuple[object, ...], shape: Shape) -> Node:

@@ -102,6 +102,13 @@ def turns(store: Store, call: Call) -> tuple[Axes, ...]:
     return (tuple(axes),)
 
 
+def by_turns(store: Store, call: Call) -> tuple[Axes, ...]:
+    """native_channel_shuffle(groups), the same: what is cut behind it is a part of an axis, which had parts by turns."""
+    axes = list(call.tensors[0])
+    axes[1] = store.by_turns(axes[1], store.size(axes[1]) // int(call.arguments["groups"]))
+    return (tuple(axes),)
+
+
 def movedim(store: Store, call: Call) -> tuple[Axes, ...]:
     """movedim with integer or list arguments."""
     axes = list(call.tensors[0])
@@ -332,6 +339,7 @@ TRANSFORMERS: dict[str, Transformer] = {
     "transpose": transpose,
     "movedim": movedim,
     "turns": turns,
+    "by_turns": by_turns,
     "cat": cat,
     "stack": stack,
     "split": split,

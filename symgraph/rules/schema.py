@@ -22,6 +22,7 @@ STRUCTURES = (
     "transpose",
     "movedim",
     "turns",
+    "by_turns",
     "cat",
     "split",
     "slice",

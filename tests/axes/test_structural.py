@@ -169,6 +169,11 @@ CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
     "movedim": (lambda x: x.movedim(0, -1), ((2, 3, 4),), "[a b c] -> [b c a]"),
     "movedim-several": (lambda x: x.movedim((0, 1), (2, 0)), ((2, 3, 4),), "[a b c] -> [b c a]"),
     "channel-shuffle": (lambda x: torch.channel_shuffle(x, 2), ((2, 6, 3),), "[a b c] -> [a moved b c]"),
+    "channel-unshuffle": (
+        lambda x: torch.ops.aten.native_channel_shuffle(x, 2),
+        ((2, 6, 3),),
+        "[a moved b c] -> [a b c]",
+    ),
     "cat": (lambda x, y: torch.cat([x, y], 1), ((2, 3), (2, 4)), "[a b], [a c] -> [a (b+c)]"),
     "cat-of-one": (lambda x: torch.cat([x, x], 0), ((2, 3),), "[a b] -> [(a+a) b]"),
     "cat-then-split-elsewhere": (

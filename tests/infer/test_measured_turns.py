@@ -129,3 +129,68 @@ def test_gains_by_position_turn_nothing() -> None:
     found = infer(trace(model, inputs))
     assert "rotary" not in {str(s.group) for s in found.active}
     assert error(model, inputs, found) < 1e-9
+
+
+def first_pairs_of_halves(s: Any, x: Tensor) -> Tensor:
+    """The first pairs of the halves turn, the others have frequency zero (LFM-3, Gemma-4)."""
+    a, b = x.chunk(2, -1)
+    out: Tensor = x * s.cosines + torch.cat([-b, a], -1) * s.sines
+    return out
+
+
+def by_halves(keys: Any, gains: bool) -> nn.Module:
+    """Attention with turned queries and keys, behind a norm with a gain or not."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(*x.shape[:2], HEADS, 2 * TURNED).transpose(1, 2) for f in (s.q, s.k, s.v))
+        if gains:
+            q, k = (F.rms_norm(y, (2 * TURNED,), gain) for y, gain in ((q, s.g), (k, s.h)))
+        scores = first_pairs_of_halves(s, q) @ keys(s, k).mT
+        out: Tensor = s.o((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return out
+
+    angles = torch.cat([ANGLES, torch.zeros_like(ANGLES)], 1).repeat(1, 2)
+    tables = {"cosines": (angles.cos(), False), "sines": (angles.sin(), False)}
+    maps = {name: nn.Linear(10, HEADS * 2 * TURNED, bias=False) for name in "qkv"}
+    norms = {"g": torch.rand(2 * TURNED), "h": torch.rand(2 * TURNED)} if gains else {}
+    return spread(Net(forward, **maps, o=nn.Linear(HEADS * 2 * TURNED, 17), **norms, **tables))
+
+
+@pytest.mark.parametrize(
+    ("gains", "classes"),
+    [(False, {"rotary", "invertible"}), (True, {"pairwise signed scales", "monomial"})],
+    ids=["plain", "behind gains"],
+)
+def test_turned_pairs_on_both_sides_of_others(gains: bool, classes: set[str]) -> None:
+    torch.manual_seed(0)
+    model, inputs = by_halves(first_pairs_of_halves, gains), (torch.randn(3, POSITIONS, 10),)
+    found = infer(trace(model, inputs))
+    spaces = [s for s in found.active if "k.weight" in found.parameters_of[s.id] and s.size == TURNED]
+    assert {str(s.group) for s in spaces} == classes
+    assert error(model, inputs, found) < 1e-9
+    counted = audit(model, inputs, symmetry=found)
+    assert counted.complete, str(counted)
+
+
+def in_other_places(s: Any, x: Tensor) -> Tensor:
+    """Pairs that are not those of the queries."""
+    return first_pairs_of_halves(s, x.roll(1, -1)).roll(-1, -1)
+
+
+def halves_exchanged(s: Any, x: Tensor) -> Tensor:
+    """The same pairs, put elsewhere."""
+    return first_pairs_of_halves(s, x).roll(TURNED, -1)
+
+
+def one_after_the_other(s: Any, x: Tensor) -> Tensor:
+    """As many pairs of neighbours at the beginning."""
+    pairs = torch.cat([to_halves(x[..., :TURNED], ANGLES.cos(), ANGLES.sin()), x[..., TURNED:]], -1)
+    return pairs
+
+
+@pytest.mark.parametrize("gains", [False, True], ids=["plain", "behind gains"])
+@pytest.mark.parametrize("keys", [in_other_places, halves_exchanged, one_after_the_other, lambda s, x: x.tanh()])
+def test_other_pairs_of_keys_are_told_from_those_of_queries(keys: Any, gains: bool) -> None:
+    torch.manual_seed(0)
+    model, inputs = by_halves(keys, gains), (torch.randn(3, POSITIONS, 10),)
+    assert error(model, inputs, infer(trace(model, inputs))) < 1e-9
