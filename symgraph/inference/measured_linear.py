@@ -271,10 +271,12 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
         reduced = torch.cat([f.reshape(-1, *f.shape[-2:]) for f in whole])
         found = turns(reduced)
         others = tuple(i if i < axis else i + 1 for i in varying)
-        if found is None or _in_one_run(found):
-            return found and _Found(axis, found, others)
+        if found is None:
+            return None
+        if _in_one_run(found):
+            return _Found(axis, found, others)
         by_turns = _halves_by_turns(found, shape[axis]) if len(shape) > 2 else None
-        return by_turns and _Found(axis, by_turns, others, halves=True)
+        return None if by_turns is None else _Found(axis, by_turns, others, halves=True)
     return None
 
 
@@ -334,7 +336,7 @@ def _in_one_run(found: Turns) -> bool:
 
 
 def _halves_by_turns(found: Turns, size: int) -> Turns | None:
-    """The same where the coordinates of both halves of the axis take turns; None where what turns is in several runs."""
+    """The same with the coordinates of both halves of the axis in turns; None where that leaves several runs."""
     place = {coordinate: number for number, coordinate in enumerate(turn_order(size, 2))}
 
     def moved(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:

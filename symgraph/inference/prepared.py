@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from symgraph.inference.bias_exponents import with_biases_behind_exponentials
+from symgraph.inference.closed_positions import without_needless_masks
 from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
@@ -58,10 +59,12 @@ class Prepared:
 def unstack(given: Prepared) -> Prepared:
     """Parts of a stack are picked before the reshape that told them apart, and flattened before they are joined.
 
-    What adds a bias that is made of pieces does so piece by piece, and so is done what is picked apart again.
+    What adds a bias that is made of pieces does so piece by piece, and so is done what is picked apart again. Masks
+    that nothing needs are left out.
     """
-    parted = with_biases_in_parts(given.graph)
-    plain = given.graph if parted is given.graph else without_dead_calls(parted)
+    graph = without_needless_masks(given.graph, given.book)
+    parted = with_biases_in_parts(graph)
+    plain = graph if parted is graph else without_dead_calls(parted)
     return replace(given, graph=with_joins_last(without_stacks(with_parts_apart(plain, given.book))))
 
 

@@ -103,7 +103,7 @@ def turns(store: Store, call: Call) -> tuple[Axes, ...]:
 
 
 def by_turns(store: Store, call: Call) -> tuple[Axes, ...]:
-    """native_channel_shuffle(groups), the same: what is cut behind it is a part of an axis, which had parts by turns."""
+    """native_channel_shuffle(groups): parts that took turns along an axis stand one after the other."""
     axes = list(call.tensors[0])
     axes[1] = store.by_turns(axes[1], store.size(axes[1]) // int(call.arguments["groups"]))
     return (tuple(axes),)
