@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from sweep import third_party, timm_models
+from sweep.builder import MAPPINGS, entries
 from sweep.runner import sweep
 from sweep.stages import run
 from sweep.summary import ok, summary
@@ -163,5 +164,7 @@ def test_the_page_says_why_an_audit_lacks_something() -> None:
 
 def test_models_with_a_known_limit_are_in_the_list() -> None:
     found = yaml.safe_load((Path(third_party.__file__).parent / "limits.yaml").read_text(encoding="utf-8"))
-    for package in found.keys() - {third_party.TIMM}:
+    for package in found.keys() - {third_party.TIMM} - MAPPINGS.keys():
         assert found[package].keys() <= third_party.catalogue()[package]["models"].keys()
+    for mapping in found.keys() & MAPPINGS.keys():
+        assert found[mapping].keys() <= dict(entries(mapping)).keys()
