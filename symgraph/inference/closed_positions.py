@@ -33,6 +33,11 @@ from symgraph.tracing.writes import reading
 _DRAWN, _LENGTHS = 2, 1
 # Numbers that leave a score no weight.
 _SHUT = -1e30
+_SHAPED = {
+    "aten.expand_as.default": "aten.expand.default",
+    "aten.view_as.default": "aten.reshape.default",
+    "aten.reshape_as.default": "aten.reshape.default",
+}
 _PRODUCTS = frozenset({"matmul", "bmm"})
 Values = Mapping[str, Tensor]
 
@@ -42,7 +47,7 @@ def without_needless_masks(graph: Graph, book: RuleBook) -> Graph:
     products = [node for node in graph.calls if any(_is_made_of_truth(ref, graph) for ref in _factors(node))]
     if not products:
         return graph
-    flow = dataflow(graph)
+    flow = dataflow(_by_shapes(graph))
     masks = {node.name: mask for node in products if (mask := _mask_of(node, flow)) is not None}
     by_seed: dict[str, list[str]] = {}
     for name, mask in masks.items():
@@ -51,7 +56,17 @@ def without_needless_masks(graph: Graph, book: RuleBook) -> Graph:
     needless = set[str]()
     for seed, names in by_seed.items():
         needless |= unless_refused(partial(_needless, flow, book, seed, names, masks), frozenset())
-    return _without(flow, needless) if needless else graph
+    return _without(graph, flow, needless) if needless else graph
+
+
+def _by_shapes(graph: Graph) -> Graph:
+    """The graph with shapes in the place of values of which nothing else is read, so that masks depend on no data."""
+    return replace(graph, nodes=tuple(map(_by_shape, graph.nodes)))
+
+
+def _by_shape(node: Node) -> Node:
+    target = _SHAPED.get(node.target)
+    return node if target is None else replace(node, target=target, args=(node.args[0], node.shape), kwargs=())
 
 
 def _factors(node: Node) -> tuple[str, ...]:
@@ -96,16 +111,16 @@ def _seed(mask: str, flow: Dataflow) -> str | None:
         name = fed[0]
 
 
-def _without(flow: Dataflow, needless: set[str]) -> Graph:
+def _without(graph: Graph, flow: Dataflow, needless: set[str]) -> Graph:
     same: dict[str, str] = {}
     nodes: list[Node] = []
-    for raw in flow.graph.nodes:
+    for raw in graph.nodes:
         if raw.name in needless:
             (value,) = flow.live_operands(raw)
             same[raw.name] = same.get(value, value)
         else:
             nodes.append(reading(raw, same))
-    return replace(flow.graph, nodes=tuple(nodes))
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _needless(

@@ -52,11 +52,6 @@ _NAMES = {
     "aten.max.other": "aten.maximum.default",
     "aten.min.other": "aten.minimum.default",
 }
-_SHAPED = {
-    "aten.expand_as.default": "aten.expand.default",
-    "aten.view_as.default": "aten.reshape.default",
-    "aten.reshape_as.default": "aten.reshape.default",
-}
 _EMPTY = frozenset(
     {
         "aten.empty.memory_format",
@@ -292,12 +287,6 @@ def _in_sections(node: Node, known: Known) -> Node:
     return replace(node, target="aten.split_with_sizes.default", args=(given["self"], sizes, dim), kwargs=())
 
 
-def _shaped(node: Node, known: Known) -> Node:
-    """The shape of another value as numbers, so that nothing but its shape is read of it."""
-    target = _SHAPED.get(node.target)
-    return node if target is None else replace(node, target=target, args=(node.args[0], node.shape), kwargs=())
-
-
 def _emptied(node: Node, known: Known) -> Node:
     """Memory that is only there to be written to, as zeros: what was never written cannot matter."""
     return _zeros(node) if node.target in _EMPTY and isinstance(node.result, Tensor) else node
@@ -422,7 +411,6 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _cut_out,
     _out_of_stack,
     _in_sections,
-    _shaped,
     _emptied,
     _no_times,
     _unchanged,

@@ -223,7 +223,7 @@ CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
     "expand": (lambda x: x.expand(2, 4), ((2, 1),), "[a 1] -> [a b=]"),
     "expand-new-axes": (lambda x: x.expand(4, 2, 3), ((2, 3),), "[a b] -> [c= a b]"),
     "expand-keeping": (lambda x: x.expand(-1, 4), ((2, 1),), "[a 1] -> [a b=]"),
-    "expand-as": (lambda x, y: x.expand_as(y), ((2, 1), (2, 3)), "[a 1], [b! c!] -> [a d=]"),
+    "expand-as": (lambda x, y: (x.expand_as(y), y), ((2, 1), (2, 3)), "[a 1], [b c] -> [a d=], [b c]"),
     "broadcast-to": (lambda x: x.broadcast_to(2, 3), ((3,),), "[a] -> [b= a]"),
     "repeat": (lambda x: x.repeat(2, 3), ((2, 3),), "[a b] -> [(c=*a) (d=*b)]"),
     "repeat-new-axes": (lambda x: x.repeat(2, 1, 1), ((2, 3),), "[a b] -> [c= a b]"),
