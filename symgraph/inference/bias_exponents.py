@@ -11,6 +11,8 @@ from symgraph.ir import Tensor as Meta
 from symgraph.rules.book import RuleBook
 from symgraph.tracing.naming import numbering
 
+# What leaves of a stored bias, or of a part of one, a vector.
+_VIEWS = frozenset({"aten.slice.Tensor", "aten.reshape.default", "aten.view.default"})
 _EXP, _PRODUCT, _QUOTIENT = "aten.exp.default", "aten.mul.Tensor", "aten.div.Tensor"
 
 
@@ -81,7 +83,11 @@ class _Search:
         ref, tokens = binding.operands[name]
         axes = [i for i, token in enumerate(binding.results[0]) if token.name in {t.name for t in tokens}]
         bias = self.graph.by_name[ref.name]
-        stored = bias.kind is Kind.PARAMETER and len(bias.shape) == 1 and list(node.refs()).count(bias.name) == 1
+        parameter = bias
+        while parameter.target in _VIEWS and len(parameter.shape) == 1:
+            parameter = self.graph.by_name[next(parameter.refs())]
+        single = len(parameter.shape) == len(bias.shape) == 1 and list(node.refs()).count(bias.name) == 1
+        stored = parameter.kind is Kind.PARAMETER and single
         spared = stored and self.book.binding(_without(node, bias), self.graph) is not None
         return (bias, axes[0]) if spared and len(axes) == 1 else None
 

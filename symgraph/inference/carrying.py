@@ -216,7 +216,7 @@ class Carrier:
         others = [i for i in range(spot.numbers.at.dim()) if i != gain.dim]
         alike = self._alike(spot, others)
         if alike is None:
-            yield Seen()
+            yield self._gained_within(a, gain, spot)
             return
         alike = self.told_apart(alike, gain.dim)
         line, (index, path) = spot.numbers.line(gain.dim), spot.name
@@ -232,6 +232,23 @@ class Carrier:
             numbers = numbered_along(self.flow, rows.shifted(-gain.start).run, gain.dim, a.node.shape)
             made = replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span, even=False)
             yield Passed(a.node.name, made)
+
+    def _gained_within(self, a: Applied, gain: LearnedGain, spot: Spot) -> Use:
+        """What a gain for each head makes of a constant that has an entry for each position inside of heads as well."""
+        (reader, rows), *more = gain.parts
+        shape, numbers = a.node.shape, spot.numbers
+        if more or spot.even or numbers.rows is not None or tuple(numbers.at.shape) != shape:
+            return Seen()
+        heads = over_leaves(torch.arange(reader.size), reader.term, spot.term)
+        if heads is None or len(heads) != spot.entries or reader.size != shape[gain.dim]:
+            return Seen()
+        along = torch.arange(reader.size).reshape([-1 if i == gain.dim else 1 for i in range(len(shape))]).expand(shape)
+        stands = numbers.at > 0
+        if not torch.equal(heads[numbers.at[stands].long() - 1], along[stands]):
+            return Seen()
+        index, path = spot.name
+        hop = replace(self._hop(reader, rows), within=spot.term)
+        return Passed(a.node.name, replace(spot, name=(index, (*path, hop))))
 
     def _hop(self, reader: Piece, rows: Piece) -> Hop:
         """What multiplies, by the parameter that it is stored in."""

@@ -394,7 +394,7 @@ def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
     ways = [hop for hop in path if not hop.is_number]
     if system.even is not None and not ways:
         return ()
-    term = ways[-1].rows.term if ways else system.ports[unknown[0]].piece.term
+    term = ways[-1].made if ways else system.ports[unknown[0]].piece.term
     return tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
 
 

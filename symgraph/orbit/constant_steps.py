@@ -171,11 +171,13 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
     if hop.is_number:
         return constant.to(tensor) * tensor.reshape(()), term
     part = replace(hop.reader, axis=0, more=()).of(tensor.reshape(-1)) if hop.multiplies else hop.reader.of(tensor)
-    spread_out = over_leaves(constant.to(part), term, hop.reader.term)
-    if spread_out is None:
+    read = hop.reader.term if hop.within is None else hop.within
+    spread_out = over_leaves(constant.to(part), term, read)
+    factors = part if hop.within is None else over_leaves(part, hop.reader.term, hop.within)
+    if spread_out is None or factors is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
     if hop.multiplies:
-        return part * spread_out, hop.rows.term
+        return factors * spread_out, hop.made
     written = torch.tensordot(part, spread_out, dims=([hop.reader.joint], [0]))
     # Of a convolution with one tap all further axes are of size one.
     return hop.rows.within(hop.reader.across(tensor.dim())).of(written).flatten(), hop.rows.term

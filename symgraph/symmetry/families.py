@@ -31,7 +31,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from symgraph.symmetry.axis_parts import Piece
-from symgraph.symmetry.terms import Leaf, leaves, multiplied
+from symgraph.symmetry.terms import Leaf, Term, leaves, multiplied
 
 Kind = TypeVar("Kind")
 
@@ -120,12 +120,19 @@ class Hop:
     """A matrix on the way of a constant: the part that reads it, and the part of what it writes that goes on.
 
     Where both are the same entries they multiply, one by one: a gain, or a learned number. One of which a
-    `positive` function is read depends on its parameter in no linear way.
+    `positive` function is read depends on its parameter in no linear way. A gain for each head multiplies a constant
+    that has entries `within` heads as well.
     """
 
     reader: Piece
     rows: Piece
     positive: bool = False
+    within: Term | None = None
+
+    @property
+    def made(self) -> Term:
+        """What a constant is made of behind it."""
+        return self.rows.term if self.within is None else self.within
 
     @property
     def multiplies(self) -> bool:

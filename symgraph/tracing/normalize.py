@@ -8,6 +8,7 @@ from dataclasses import replace
 from symgraph.ir import Graph, Kind, Node, Ref, rewired
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
+from symgraph.tracing.picked_maps import with_exponents_apart
 from symgraph.tracing.pieces import without_partial_writes
 from symgraph.tracing.positions import with_whole_tables
 from symgraph.tracing.shuffles import with_shuffles
@@ -54,7 +55,8 @@ def normalize(graph: Graph) -> Graph:
     # What reads two equal values reads one: a sum of products is then one of squares.
     written = written_out(without_repetitions(without_identities(graph)))
     plain = with_whole_tables(without_partial_writes(without_factors_of_one(without_identities(written))))
-    return renumbered(without_dead_calls(with_shuffles(with_stored_norms(without_repetitions(plain)))))
+    whole = with_shuffles(with_stored_norms(without_repetitions(plain)))
+    return renumbered(without_dead_calls(with_exponents_apart(whole)))
 
 
 def without_identities(graph: Graph) -> Graph:

@@ -69,6 +69,23 @@ def batched(net: Any, x: Tensor) -> Tensor:
     return found
 
 
+def headed(gain: Callable[[Any], Tensor], turned: bool = False) -> Callable[[Any, Tensor], Tensor]:
+    """Attention with a gain for each head behind it."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        queries, keys, values = (part(x).view(2, 3, 2, 2).transpose(1, 2) for part in (net.q, net.k, net.v))
+        mixed = F.scaled_dot_product_attention(queries, keys, values.flip(1) if turned else values)
+        found: Tensor = net.o((mixed * gain(net)[:, None, None]).transpose(1, 2).flatten(2))
+        return found
+
+    return forward
+
+
+def heads(forward: Callable[[Any, Tensor], Tensor]) -> Net:
+    maps = {name: nn.Linear(6, 4) for name in "qkv"}
+    return Net(forward, **maps, o=nn.Linear(4, 6), g=torch.rand(2))
+
+
 WAVES = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
 STEPS = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(4))
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
@@ -85,6 +102,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: Net(recurrent, i=nn.Linear(6, D), r=nn.GRU(D, H, batch_first=True), o=nn.Linear(H, 6)),
         STEPS,
     ),
+    "a gain for each head": (lambda: heads(headed(lambda net: net.g)), STEPS),
+    "a gain for each head beside one": (lambda: heads(headed(lambda net: 1 + net.g)), STEPS),
+    "an exponential for each head": (lambda: heads(headed(lambda net: net.g.exp())), STEPS),
     "one matrix for a batch": (
         lambda: Net(batched, i=nn.Linear(6, D), w=torch.rand(D, H), b=torch.rand(H), o=nn.Linear(H, 6)),
         STEPS,
@@ -110,6 +130,13 @@ def test_a_bias_goes_on_through_a_number() -> None:
     assert share.port.piece.parameter == "o.bias" and share.factor == -1.0
     number, matrix = share.path
     assert (number.reader.parameter, number.is_number, matrix.reader.parameter) == ("b", True, "o.weight")
+
+
+def test_heads_in_another_order_keep_the_function() -> None:
+    """Whatever becomes of a constant there: entry by entry another gain multiplies it."""
+    net = spread(heads(headed(lambda net: net.g, turned=True)))
+    assert error(net, (STEPS,)) < 1e-9
+    assert not audit(infer(trace(net, (STEPS,))), approximate=False).unsound
 
 
 def test_what_is_seen_behind_a_gain_stays() -> None:
