@@ -23,7 +23,7 @@ from symgraph.rules.rewrite import rewrite
 from symgraph.symmetry.forms import Form
 from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.decompose import expand
-from symgraph.tracing.joins import with_joins_last
+from symgraph.tracing.joins import with_joins_last, with_turns_joined
 from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.sums_apart import with_sums_apart
 from symgraph.tracing.unstack import without_stacks
@@ -85,8 +85,8 @@ def measure_regions(given: Prepared) -> Prepared:
 
 
 def take_turns(given: Prepared) -> Prepared:
-    """Parts that take turns along an axis are picked before the reshape that told them apart."""
-    return replace(given, graph=without_stacks(given.graph, turns=True))
+    """Parts that take turns along an axis are picked before the reshape that told them apart, and join after it."""
+    return replace(given, graph=with_turns_joined(without_stacks(given.graph, turns=True)))
 
 
 def take_sums_apart(given: Prepared) -> Prepared:

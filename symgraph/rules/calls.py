@@ -40,13 +40,18 @@ def at_call(
     actual = _actual(tokens, binding, graph)
     given = _given(binding, actual)
     rule = binding.rule
-    positive = tuple(dict.fromkeys(name for example in rule.examples for name in example.positive))
+    positive, bounded = (_named(rule, key) for key in ("positive", "bounded"))
     made = Trial(
         replace(rule, signature=whole.signature), "", operands, (tokens, _results(binding, tokens)), actual, given
     )
-    made = replace(made, drawn=drawn, same=same, merged=merged, assumed=facts, positive=positive)
+    made = replace(made, drawn=drawn, same=same, merged=merged, assumed=facts, positive=positive, bounded=bounded)
     for sizes in _choices(rule, tokens, actual):
         yield [replace(made, target=target, sizes=sizes) for target in _targets(node, rule)]
+
+
+def _named(rule: Rule, key: str) -> tuple[str, ...]:
+    """The operands that some example of a rule lists under a key."""
+    return tuple(dict.fromkeys(name for example in rule.examples for name in getattr(example, key)))
 
 
 def _targets(node: Node, rule: Rule) -> tuple[str | Pattern, ...]:

@@ -65,7 +65,7 @@ def at_example(rule: Rule, target: str | Pattern, example: Example) -> Trial:
     assumed = {name: fact for name, fact in rule.assumes.items() if name in tokens[0]}
     keep = frozenset(example.keep)
     made = Trial(rule, target, held, tokens, sizes, given, _drawn(example), literal=True)
-    return replace(made, assumed=assumed, positive=example.positive, keep=keep)
+    return replace(made, assumed=assumed, positive=example.positive, bounded=example.bounded, keep=keep)
 
 
 def _misfit(rule: Rule) -> RuleError:

@@ -67,7 +67,8 @@ class Example:
     `sizes` gives named axes, `batch` the batch axes, `args` further arguments (the name of an axis stands for its
     size), `omit` operands that are left out, `keep` axes whose size the operator reads by itself, `integers` operands
     holding indices into an axis, `booleans` operands holding masks, `complex` operands holding complex numbers, and
-    `positive` operands that are made positive where the operator has no value otherwise.
+    `positive` and `bounded` operands that are made positive, or lie between -1 and 1, where the operator has no value
+    otherwise.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -78,6 +79,7 @@ class Example:
     integers: Mapping[str, str] = field(default_factory=dict, hash=False)
     booleans: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
     complex: tuple[str, ...] = ()
 
 
@@ -262,6 +264,7 @@ EXAMPLE_FORMS: dict[str, dict[str, Any]] = {
     "integers": _STRINGS,
     "booleans": _LISTED,
     "positive": _LISTED,
+    "bounded": _LISTED,
     "complex": _LISTED,
 }
 _EXAMPLE_ABOUT = {
@@ -273,6 +276,7 @@ _EXAMPLE_ABOUT = {
     "integers": "Operands that hold positions, with the axis or the number that bounds them.",
     "booleans": "Operands that hold masks.",
     "positive": "Operands that are made positive where the operator has no value otherwise.",
+    "bounded": "Operands that are brought between -1 and 1 where the operator has no value otherwise.",
     "complex": "Operands that hold complex numbers.",
 }
 

@@ -54,8 +54,8 @@ class Trial:
 
     `same` names for a repeated operand the first one that is the same value, and `merged` the axes of the rule that one
     token stands for on that account; `assumed` has facts about operands; `positive` are those that the operator may
-    need above zero; `keep` are axes whose size it reads by itself. `literal` asks for all that the rule says, else for
-    what inference makes of it at this call.
+    need above zero, and `bounded` those between -1 and 1; `keep` are axes whose size it reads by itself. `literal` asks
+    for all that the rule says, else for what inference makes of it at this call.
     """
 
     rule: Rule
@@ -68,6 +68,7 @@ class Trial:
     same: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
     positive: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     literal: bool = False
@@ -159,7 +160,7 @@ class Trial:
 
     @cached_property
     def values(self) -> Values:
-        """Operands of the world; no infinity that comes out again, and positive where there is no value otherwise."""
+        """Operands of the world; no infinity that comes out again, and those for which there is a value."""
         values: Values = {}
         for operand in self.operands:
             first = self.same.get(operand.name, operand.name)
@@ -172,6 +173,8 @@ class Trial:
             values |= {name: values[name].nan_to_num(0.0, 0.0, 0.0) for name in infinite}
         if self.positive and any(bool(result.isnan().any()) for result in self._tried(values)):
             values |= {name: values[name].abs() + GUARD for name in self.positive if name in values}
+        if self.bounded and any(bool(result.isnan().any()) for result in self._tried(values)):
+            values |= {name: values[name] / (1.0 + values[name].abs()) for name in self.bounded if name in values}
         return values
 
     def _tried(self, values: Values) -> list[torch.Tensor]:

@@ -17,6 +17,8 @@ from symgraph.tracing.naming import numbering
 _RESHAPES = frozenset(
     {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints"}
 )
+_ADD, _DROP = "aten.unsqueeze.default", "aten.squeeze.dim"
+_MOVE, _SHUFFLE = "aten.movedim.int", "aten.channel_shuffle.default"
 _CAT, _STACK = "aten.cat.default", "aten.stack.default"
 
 
@@ -38,6 +40,11 @@ def with_joins_last(graph: Graph) -> Graph:
         join = _join(node, graph.by_name) if node.target in _RESHAPES else None
         if join is not None:
             rewritten[node.name] = tuple(_calls(node, join, fresh))
+    return _rewritten(graph, rewritten)
+
+
+def _rewritten(graph: Graph, rewritten: dict[str, tuple[Node, ...]]) -> Graph:
+    """The graph with reshapes as other calls, and without what they alone had read."""
     if not rewritten:
         return graph
     # No more is dropped than what this leaves unread: a graph may be asked for values that are no outputs.
@@ -45,6 +52,42 @@ def with_joins_last(graph: Graph) -> Graph:
     unread = {name for name in whole if all(user.name in rewritten for user in graph.users[name])}
     kept = (node for node in graph.nodes if node.name not in unread)
     return replace(graph, nodes=tuple(call for node in kept for call in rewritten.get(node.name, (node,))))
+
+
+def with_turns_joined(graph: Graph) -> Graph:
+    """The graph with values that take turns along an axis, by a stack in its innermost place, as a shuffle of them.
+
+    They stand one after the other first, so that each is a part of the axis.
+    """
+    fresh = numbering(graph.by_name.keys())
+    rewritten: dict[str, tuple[Node, ...]] = {}
+    for node in graph.calls:
+        stack = graph.by_name[node.args[0].name] if node.target in _RESHAPES else node
+        axis = _axis_of_turns(stack, node) if stack.target == _STACK and node is not stack else None
+        if axis is not None:
+            rewritten[node.name] = tuple(_shuffled(node, stack.args[0], axis, fresh))
+    return _rewritten(graph, rewritten)
+
+
+def _axis_of_turns(stack: Node, flat: Node) -> int | None:
+    """The axis of a reshape along which the parts of a stack take turns; None where they do not, or there is one."""
+    dim, shape = int((arguments(stack) or {})["dim"]) % len(stack.shape), stack.shape
+    both = shape[dim - 1 : dim + 1] if dim else ()
+    if 1 in both or flat.shape != (*shape[: max(dim - 1, 0)], prod(both), *shape[dim + 1 :]):
+        return None
+    return dim - 1 if dim and (len(flat.shape) > 2 or (len(flat.shape), dim) == (2, 2)) else None
+
+
+def _shuffled(node: Node, parts: tuple[Ref, ...], axis: int, fresh: Callable[[str], str]) -> Iterator[Node]:
+    """The parts side by side, and a shuffle, which is of channels: of the axis behind the first, in front of others."""
+    rank, shape = len(node.shape), list(node.shape)
+    shape.insert(1, shape.pop(axis))
+    whole = node.call(fresh("cat"), _CAT, (parts, axis), node.shape)
+    there, back = ((_ADD, (2,)), (_DROP, (2,))) if rank == 2 else ((_MOVE, (axis, 1)), (_MOVE, (1, axis)))
+    shape += [1] * (rank == 2)
+    moved = node.call(fresh("moved"), there[0], (Ref(whole.name), *there[1]), tuple(shape))
+    turns = node.call(fresh("channel_shuffle"), _SHUFFLE, (Ref(moved.name), len(parts)), moved.shape)
+    yield from (whole, moved, turns, node.call(node.name, back[0], (Ref(turns.name), *back[1]), node.shape))
 
 
 def _join(node: Node, known: Mapping[str, Node]) -> _Join | None:

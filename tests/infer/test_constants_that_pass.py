@@ -20,6 +20,8 @@ PASSING: dict[str, Callable[[Tensor], Tensor]] = {
     "reversed": lambda h: h.flip(-1),
     "repeated": lambda h: F.interpolate(h, scale_factor=2),
     "between": lambda h: F.interpolate(h, size=11, mode="linear"),
+    "the middle": lambda h: h.median(-1, keepdim=True).values,
+    "the last but one": lambda h: h.kthvalue(2, -1, keepdim=True).values,
     "in order": lambda h: h.sort(-1).values,
     "the largest": lambda h: h.topk(3, -1).values,
     "every other one of two windows": lambda h: F.max_pool1d(h, 2, dilation=2, stride=1),
@@ -72,3 +74,32 @@ def test_channels_are_not_rolled_as_positions_are() -> None:
 
 def _linear() -> dict[str, nn.Module]:
     return {"i": nn.Linear(9, CHANNELS), "r": nn.Linear(9, CHANNELS), "o": nn.Linear(CHANNELS, 7)}
+
+
+UNITS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "the larger of two": lambda s, x: torch.maximum(s.a(x), s.b(x)),
+    "the larger of three": lambda s, x: torch.maximum(torch.maximum(s.a(x), s.b(x)), s.c(x)),
+    "the smaller of two": lambda s, x: torch.fmin(s.a(x), s.b(x)),
+    "halves of one map": lambda s, x: torch.maximum(*s.d(x).chunk(2, -1)),
+    "a learned bound": lambda s, x: torch.maximum(s.a(x), s.t),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_what_is_added_to_all_that_one_is_chosen_of_is_added_to_it(name: str) -> None:
+    """Maxout: units have a scale and a constant each."""
+    torch.manual_seed(0)
+    maps = {part: nn.Linear(9, CHANNELS) for part in "abc"} | {"d": nn.Linear(9, 2 * CHANNELS)}
+    model = spread(Net(lambda s, x: s.o(UNITS[name](s, x)), **maps, o=nn.Linear(CHANNELS, 7), t=torch.zeros(CHANNELS)))
+    inputs = (torch.randn(5, 9),)
+    found = infer(trace(model, inputs))
+    assert found.dimension().number == 2 * CHANNELS
+    assert error(model, inputs, found) < 1e-9
+    assert audit(model, inputs, symmetry=found).complete
+
+
+def test_what_is_not_added_to_all_is_seen() -> None:
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(9, CHANNELS), "o": nn.Linear(CHANNELS, 7)}
+    model = spread(Net(lambda s, x: s.o(torch.maximum(s.a(x), x[:, :CHANNELS])), **parts))
+    assert infer(trace(model, (torch.randn(5, 9),))).dimension().number == 0
