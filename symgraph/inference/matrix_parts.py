@@ -17,7 +17,8 @@ from symgraph.symmetry.terms import Product, Term, leaves, multiplied
 
 # Axes of a parameter that are one where it is read; mostly a single one.
 Axes = tuple[int, ...]
-_MOVING = (KEEPING - {"expand"}) | {"slice", "select", "split", "unbind", "getitem"}
+# What puts entries of its operand elsewhere.
+MOVING = (KEEPING - {"expand"}) | {"slice", "select", "split", "unbind", "getitem"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def way_back(flow: Flow, value: str) -> Iterator[Node]:
     node = flow.graph.by_name[value]
     while node.kind is Kind.CALL:
         applied, operands = flow.applied.get(node.name), list(node.refs())
-        if applied is None or applied.rule.structure not in _MOVING or len(operands) != 1:
+        if applied is None or applied.rule.structure not in MOVING or len(operands) != 1:
             break
         found.append(node)
         node = flow.graph.by_name[operands[0]]

@@ -24,7 +24,7 @@ Rows = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Map:
+class LinearMap:
     """A linear map by parameters that are read here alone, with the axis of each for what it writes along `dim`."""
 
     applied: Applied
@@ -47,7 +47,7 @@ def find_radial_parts(flow: Flow, whole: Sequence[Radial]) -> Iterator[Radial]:
                 yield from _radial(flow, found, runs)
 
 
-def _map_of(flow: Flow, applied: Applied) -> _Map | None:
+def _map_of(flow: Flow, applied: Applied) -> LinearMap | None:
     rule, binding = applied.rule, applied.binding
     if rule is None or binding is None or not isinstance(applied.node.result, Meta):
         return None
@@ -65,11 +65,11 @@ def _map_of(flow: Flow, applied: Applied) -> _Map | None:
         held = [(flow.graph.by_name[ref.name], tokens) for ref, tokens in binding.operands.values() if token in tokens]
         alone = all(n.kind is Kind.PARAMETER and len(flow.graph.users[n.name]) == 1 for n, _ in held)
         if held and alone:
-            return _Map(applied, dim, tuple(n.target for n, _ in held), tuple(ts.index(token) for _, ts in held))
+            return LinearMap(applied, dim, tuple(n.target for n, _ in held), tuple(ts.index(token) for _, ts in held))
     return None
 
 
-def _may_be_divided(flow: Flow, found: _Map) -> bool:
+def _may_be_divided(flow: Flow, found: LinearMap) -> bool:
     """Whether a call that divides by a length reads entries of what a map makes: known before any entry is followed."""
     seen, todo = set[str](), [found.applied.node.name]
     while todo:
@@ -84,10 +84,10 @@ def _may_be_divided(flow: Flow, found: _Map) -> bool:
     return False
 
 
-def _unseen(carrier: Carrier, found: _Map) -> list[list[Rows]]:
+def _unseen(carrier: Carrier, found: LinearMap) -> list[list[Rows]]:
     """For each call that divides rows by their length the runs that it does so with, without those that others see."""
     seen, runs = set[int](), list[list[Rows]]()
-    for user, value, at in _ends(carrier, found):
+    for user, value, at in ends(carrier, found):
         own = _runs(carrier.flow, user, value, at)
         if own is None:
             seen |= {int(row) for row in torch.unique(at)} - {0}
@@ -98,7 +98,7 @@ def _unseen(carrier: Carrier, found: _Map) -> list[list[Rows]]:
     return [own for own in runs if seen.isdisjoint(row for run in own for row in run)] if together else []
 
 
-def _ends(carrier: Carrier, found: _Map) -> Iterator[tuple[str, str, Tensor]]:
+def ends(carrier: Carrier, found: LinearMap) -> Iterator[tuple[str, str, Tensor]]:
     """What reads the rows of a map, once operators that only move entries have done so: the call and what it reads.
 
     Shapes: the numbers of the rows, from one, have that of the value; zero where nothing of the map stands.
@@ -137,7 +137,7 @@ def _runs(flow: Flow, user: str, value: str, at: Tensor) -> list[Rows] | None:
     return found if all(len(set(run)) == len(run) and 0 not in run for run in found) else None
 
 
-def _radial(flow: Flow, found: _Map, runs: list[Rows]) -> Iterator[Radial]:
+def _radial(flow: Flow, found: LinearMap, runs: list[Rows]) -> Iterator[Radial]:
     order = [row - 1 for run in sorted(runs) for row in run]
     pieces = []
     for name, axis in zip(found.tensors, found.axes, strict=True):

@@ -12,6 +12,7 @@ from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
+from symgraph.inference.mixed_positions import find_mixed_positions
 from symgraph.inference.overlooked_parts import find_overlooked
 from symgraph.inference.planes import (
     PlaneReader,
@@ -32,6 +33,7 @@ from symgraph.ir import Graph
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Centred, Constant, Lean, Plane
 from symgraph.symmetry.found_families import Families
+from symgraph.symmetry.lengths import Radial
 
 
 def find_families(d: Draft, traced: Graph) -> Families:
@@ -67,9 +69,14 @@ def find_families(d: Draft, traced: Graph) -> Families:
         shears=tuple(shearing.found(covered, thin)),
         spectral=tuple(centring.spectral(shearing)),
         statistics=tuple(find_statistics(flow, traced)),
-        radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole), *find_traded(flow)),
+        radial=_factors(flow),
         updates=tuple(find_updates(flow, traced)),
     )
+
+
+def _factors(flow: Flow) -> tuple[Radial, ...]:
+    whole = find_radial(flow)
+    return (*whole, *find_radial_parts(flow, whole), *find_traded(flow), *find_mixed_positions(flow))
 
 
 def _places(found: list[Centred]) -> frozenset[Place]:

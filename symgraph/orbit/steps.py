@@ -390,7 +390,7 @@ def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
         state: with every offset added.
     """
     if radial.by_number:
-        number = state[radial.tensors[0]].detach().double().reshape(radial.shape)
+        number = radial.number(state)
         return torch.where(number == 0, 1.0, number) ** -radial.powers[0]
     if radial.is_traded:
         return radial.balanced(state)

@@ -16,8 +16,9 @@ class Radial:
     """Tensors whose common positive factor nothing sees.
 
     With `powers` each has the factor to a power of its own. Where the first has it to a negative one this is a number
-    that makes up for the others; else those with negative ones read what the others write. With `parts` each has so
-    many factors, for runs of one length along an axis of its own (`axes`): the maps of heads that are normalised each.
+    that makes up for the others, or several for each factor; else those with negative ones read what the others write.
+    With `parts` each has so many factors, for runs of one length along an axis of its own (`axes`): the maps of heads
+    that are normalised each.
     With `pieces` the factors multiply these parts alone: the queries of a projection that makes keys and values too.
     """
 
@@ -31,7 +32,7 @@ class Radial:
     def name(self) -> str:
         """The tensors, with the range of entries where the factors multiply only some."""
         names = " + ".join(self.tensors)
-        return f"{names}[{self.pieces[0].start}:{self.pieces[0].stop}]" if self.pieces else names
+        return f"{names}[{self.pieces[-1].start}:{self.pieces[-1].stop}]" if self.pieces else names
 
     @property
     def place(self) -> tuple[str, int]:
@@ -61,6 +62,12 @@ class Radial:
             for number, (name, power) in enumerate(zip(self.tensors, powers, strict=True))
             if name in state
         }
+
+    def number(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The number that makes up for each factor; of several the root of their mean square."""
+        runs = self._runs(0, state[self.tensors[0]].detach().double())
+        size = runs[:, 0] if runs.shape[1] == 1 else runs.square().mean(1).sqrt()
+        return size.reshape(self.shape)
 
     def balanced(self, state: Mapping[str, Tensor]) -> Tensor:
         """The factor that leaves the least sum of squares; one where all that is written or read by is zero."""
