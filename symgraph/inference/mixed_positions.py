@@ -54,19 +54,25 @@ class _Way:
 class _Product:
     """A call that is linear in each of several values, at every position along an axis by itself."""
 
+    flow: Flow
     applied: Applied
     dim: int
 
     def axis_of(self, value: str) -> int | None:
-        """The same axis of one of these values, if the call is linear in it."""
+        """The same axis of one of these values, if the call is linear in it alone.
+
+        It is where any invertible map passes along an axis that no other operand has: what is linear in two operands
+        together, as rows put among others are, has the axis of both.
+        """
         result, binding = self.applied.binding.results[0], self.applied.binding
-        for ref, tokens in binding.operands.values():
-            names = [token.name for token in tokens]
-            own = [t for t in tokens if _is_free(self.applied, t) and t.name in {r.name for r in result}]
-            once = list(self.applied.node.refs()).count(value) == 1
-            if ref.name == value and once and own and result[self.dim].name in names:
-                return names.index(result[self.dim].name)
-        return None
+        operand = self.flow.operand(self.applied, value)
+        if operand is None:
+            return None
+        _, tokens = binding.operands[operand]
+        elsewhere = {token.name for name, (_, held) in binding.operands.items() if name != operand for token in held}
+        kept, names = {token.name for token in result}, [token.name for token in tokens]
+        own = [t for t in tokens if _is_free(self.applied, t) and t.name in kept and t.name not in elsewhere]
+        return names.index(result[self.dim].name) if own and result[self.dim].name in names else None
 
 
 def find_mixed_positions(flow: Flow) -> Iterator[Radial]:
@@ -89,8 +95,10 @@ def _reading(carrier: Carrier, a: Applied) -> Iterator[Radial]:
         made = carrier.flow.applied.get(way.start)
         if made is None or not _has_axes(made) or _is_scaled(carrier.flow, value, dim):
             continue
+        if not all(_is_read_once(carrier.flow, name) for name in (way.start, *(node.name for node in way.nodes))):
+            continue
         size, shape = carrier.graph.state[parameter].shape[axis], made.node.shape
-        products = (_Product(made, d) for d, n in enumerate(shape) if n == size)
+        products = (_Product(carrier.flow, made, d) for d, n in enumerate(shape) if n == size)
         alike = (p for p in products if _is_alone(p) and _is_line(way.along(carrier.flow, p.dim), dim))
         product = next(alike, None)
         if product is not None:
@@ -133,7 +141,7 @@ def _product_of(flow: Flow, way: _Way, value: str, dim: int) -> _Product | None:
     if made is None or not _has_axes(made):
         return None
     size = flow.graph.by_name[way.start].shape[dim]
-    products = (_Product(made, d) for d, n in enumerate(made.node.shape) if n == size)
+    products = (_Product(flow, made, d) for d, n in enumerate(made.node.shape) if n == size)
     there = ((product, product.axis_of(value)) for product in products if _is_alone(product))
     return next((p for p, own in there if own is not None and _is_line(way.along(flow, dim), own)), None)
 
@@ -145,7 +153,10 @@ def _gains(flow: Flow, a: Applied) -> LinearMap | None:
         return None
     known = [_own(flow, name, 0) for name in operands if len(flow.graph.by_name[name].shape) == 1]
     tensors = tuple(one[0] for one in known if one is not None)
-    return LinearMap(a, len(a.node.shape) - 1, tensors, (0,) * len(tensors)) if len(tensors) == len(operands) else None
+    (token, *_), names = a.binding.operands[str(a.rule.gain)][1], [token.name for token in a.binding.results[0]]
+    if len(tensors) != len(operands) or token.name not in names:
+        return None
+    return LinearMap(a, names.index(token.name), tensors, (0,) * len(tensors))
 
 
 # -- what trades -------------------------------------------------------------------------------------------------------
@@ -200,7 +211,9 @@ def _back(flow: Flow, value: str, *, shared: bool = False) -> _Way:
     nodes: list[Node] = []
     node = flow.graph.by_name[value]
     while (moves := _moves(flow, node)) or _multiplies(flow, node):
-        if len(flow.graph.users[node.name]) > 1 and not (shared and moves):
+        # Behind a multiple nobody follows what else reads it.
+        read = [node] if moves else [node, *nodes]
+        if not (shared and moves) and not all(_is_read_once(flow, n.name) for n in read):
             break
         nodes.append(node)
         node = flow.graph.by_name[next(iter(node.refs()))]
@@ -220,6 +233,10 @@ def _onward(flow: Flow, node: Node) -> _Way | None:
     return None
 
 
+def _is_read_once(flow: Flow, value: str) -> bool:
+    return len(flow.graph.users[value]) == 1 and value not in flow.graph.outputs
+
+
 def _moves(flow: Flow, node: Node) -> bool:
     applied = flow.applied.get(node.name)
     return applied is not None and applied.rule.structure in MOVING and len(list(node.refs())) == 1
@@ -228,8 +245,11 @@ def _moves(flow: Flow, node: Node) -> bool:
 def _multiplies(flow: Flow, node: Node) -> bool:
     """Whether a call multiplies each entry of its one operand by a fixed number, wherever it stands."""
     applied = flow.applied.get(node.name)
-    alone = applied is not None and applied.rule.structure is None and len(list(node.refs())) == 1
-    return alone and applied is not None and SymmetryClass.INVERTIBLE in applied.rule.admits.get("*", ())
+    if applied is None or applied.rule.structure is not None or len(list(node.refs())) != 1:
+        return False
+    (_, tokens), *_ = applied.binding.operands.values()
+    entrywise = list(applied.binding.results) == [tokens] and all(token.axis == "*" for token in tokens)
+    return entrywise and SymmetryClass.INVERTIBLE in applied.rule.admits.get("*", ())
 
 
 def _is_line(at: Tensor, dim: int) -> bool:
@@ -241,7 +261,7 @@ def _is_line(at: Tensor, dim: int) -> bool:
 def _has_axes(a: Applied) -> bool:
     """Whether the rule of a call names the axes of its one result."""
     named = a.rule.structure is None and len(a.binding.results) == 1 and isinstance(a.node.result, Meta)
-    return named and len(a.binding.results[0]) == len(a.node.shape)
+    return named and "float" in a.node.dtype and len(a.binding.results[0]) == len(a.node.shape)
 
 
 def _is_alone(product: _Product) -> bool:

@@ -73,6 +73,7 @@ def net(forward: Forward) -> tuple[nn.Module, tuple[Tensor, ...]]:
     torch.manual_seed(0)
     maps = {"qkv": nn.Linear(WIDTH, 3 * HEADS * INSIDE), "o": nn.Linear(HEADS * INSIDE, WIDTH)}
     mixes = {"a": nn.Linear(HEADS, HEADS), "b": nn.Linear(HEADS, HEADS), "norm": nn.LayerNorm(HEADS)}
+    mixes |= {"channels": nn.BatchNorm2d(HEADS)}
     further = {"conv": nn.Conv2d(HEADS, HEADS, 1), "table": torch.randn(HEADS, HEADS)}
     return spread(Net(forward, **maps, **mixes, **further)), (torch.randn(2, TOKENS, WIDTH),)
 
@@ -128,7 +129,41 @@ def of_the_next(s: Any, x: Tensor) -> Tensor:
     return by("a")(s, x.roll(1, 1))
 
 
-UNFIT = [attention(by("a"), same, mask=True), twice, attention(of_sums, same), attention(of_the_next, same)]
+def beside_itself(s: Any, x: Tensor) -> Tensor:
+    """What is mixed is read besides."""
+    return x + by("a")(s, x)
+
+
+def values_seen(s: Any, x: Tensor) -> Tensor:
+    """Values are read elsewhere as well, behind a number that multiplies both."""
+    q, k, v = map(apart, s.qkv(x).chunk(3, -1))
+    v = 2.0 * v
+    mixed = by("b")(s, (q @ k.mT).softmax(-1)) @ v + v.sin()
+    return s.o(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def rows_put(s: Any, x: Tensor) -> Tensor:
+    """Rows of one value among those of another: linear in both together, in none alone."""
+    made, put = (apart(part)[..., 0] for part in s.qkv(x).chunk(3, -1)[:2])
+    return s.a(made.index_copy(2, torch.tensor([1, 3]), put[..., :2]).mT)  # type: ignore[no-any-return]
+
+
+def in_groups(s: Any, x: Tensor) -> Tensor:
+    """As many positions as channels, and a gain of the channels."""
+    q, k, v = (apart(part)[:, :, :HEADS] for part in s.qkv(x).chunk(3, -1))
+    return s.o((s.channels((q @ k.mT).softmax(-1)) @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+UNFIT = [
+    attention(by("a"), same, mask=True),
+    twice,
+    attention(of_sums, same),
+    attention(of_the_next, same),
+    attention(beside_itself, same),
+    attention(same, beside_itself),
+    values_seen,
+    rows_put,
+]
 
 
 @pytest.mark.parametrize("forward", UNFIT)
@@ -143,3 +178,10 @@ def test_where_queries_are_seen_keys_take_the_factor() -> None:
     model, inputs = net(seen)
     (radial,) = infer(trace(model, inputs)).radial
     assert radial.pieces[-1].start == HEADS * INSIDE and error(model, inputs) < 1e-9
+
+
+def test_a_gain_is_of_the_axis_that_its_rule_says() -> None:
+    model, inputs = net(in_groups)
+    found = infer(trace(model, inputs))
+    assert [radial.tensors[:2] for radial in found.radial] == [("channels.weight", "channels.bias")]
+    assert error(model, inputs, found) < 1e-9
