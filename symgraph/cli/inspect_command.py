@@ -26,7 +26,7 @@ symgraph inspect my-checkpoint --emit graph        the traced graph that all thi
 symgraph inspect my-checkpoint --emit spaces       what is known after this stage of the inference
 """
 # Spelt out, so that the help needs no stage; a test compares them.
-STAGES = """graph (as traced), unstack, offsets, measure, turns, idioms, decompose, zeros, cut, rules, branches,
+STAGES = """graph (as traced), unstack, offsets, sums, measure, turns, idioms, decompose, zeros, cut, rules, branches,
 equations, frames, gains, ties, spaces, exchanges, fibres, names, families, symmetry (default)"""
 # The same, so that the help needs none of the writers.
 FORMATS = ("table", "json", "dot", "mermaid", "graphml")

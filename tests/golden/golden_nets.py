@@ -112,6 +112,21 @@ class Modulated(nn.Module):
         return result
 
 
+class Factors(nn.Module):
+    """A factorization machine: products of all pairs of three vectors, as squares of sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 4), nn.Linear(1, 2)
+        self.example_inputs = torch.zeros(2, 3, dtype=torch.int64)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vectors = self.table(ids)
+        pairs = vectors.sum(1) ** 2 - (vectors**2).sum(1)
+        result: Tensor = self.head(0.5 * pairs.sum(1, keepdim=True))
+        return result
+
+
 def gated() -> Gated:
     return Gated()
 
@@ -142,3 +157,7 @@ def padded() -> Padded:
 
 def modulated() -> Modulated:
     return Modulated()
+
+
+def factors() -> Factors:
+    return Factors()
