@@ -26,7 +26,7 @@ class ProgramReader:
         self.model, self.prefix, self.name, self.kind = model, prefix, name or type(model).__name__, kind
         self.canonical, self.tied = state_names(model)
         self.stored, self.buffers = frozenset(model.state_dict()), dict(model.named_buffers())
-        self.attributes = _attributes(model)
+        self.parameters, self.attributes = dict(model.named_parameters()), _attributes(model)
         self.constants: dict[str, Node] = {}
         self.inputs: dict[str, str] = {}
         self.literals: dict[str, torch.Tensor] = {}
@@ -98,8 +98,7 @@ class ProgramReader:
 
     def _registered(self, value: torch.Tensor) -> str | None:
         """The parameter that a constant is: code may read it from a list of its own, where it has no name."""
-        named = self.model.named_parameters()
-        return next((name for name, parameter in named if value.is_set_to(parameter)), None)
+        return next((name for name, parameter in self.parameters.items() if value.is_set_to(parameter)), None)
 
     def _unregistered(self, target: str, value: torch.Tensor) -> Ref:
         self.constants.setdefault(target, Node(target, Kind.BUFFER, target, result=describe(value)))
