@@ -209,7 +209,7 @@ class _Finder:
 
     def ends(self, parameter: Node, inside: Collection[str], adding: Collection[tuple[str, str]]) -> bool:
         """Whether all that a parameter has an effect on is added beside a matrix."""
-        if "float" not in getattr(parameter.result, "dtype", "") or not self.graph.users[parameter.name]:
+        if not parameter.is_floating or not self.graph.users[parameter.name]:
             return False
         todo, seen = [parameter.name], set[str]()
         while todo:

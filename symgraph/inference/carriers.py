@@ -9,7 +9,7 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
 from symgraph.inference.structural import KEEPING
-from symgraph.ir import Kind, Node, Tensor
+from symgraph.ir import Kind, Node
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import AxisToken
 from symgraph.tracing.operators import short_name
@@ -153,9 +153,7 @@ def keeps(flow: Flow, node: Node) -> bool:
 
 
 def is_number(node: Node) -> bool:
-    if node.kind is not Kind.PARAMETER:
-        return False
-    return isinstance(node.result, Tensor) and "float" in node.result.dtype and set(node.shape) <= {1}
+    return node.kind is Kind.PARAMETER and node.is_floating and set(node.shape) <= {1}
 
 
 def reading(flow: Flow, user: Node, value: str) -> tuple[str, str] | None:

@@ -168,7 +168,7 @@ class _Tables:
         for node in graph.nodes:
             if node.name == seed:
                 unknown.discard(seed)
-                nodes.append(replace(node, kind=Kind.INPUT, target=seed, args=(), kwargs=()))
+                nodes.append(node.as_input())
             elif node.name not in unknown and unknown.isdisjoint(node.refs()):
                 nodes.append(node)
             else:

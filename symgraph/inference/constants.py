@@ -102,8 +102,7 @@ class System:
             yield from self._of_plane(self.by_plane[node.name], node)
 
     def _of_parameter(self, node: Node) -> Iterator[Spot]:
-        floating = "float" in getattr(node.result, "dtype", "")
-        if not floating or not node.shape or 0 in node.shape or not self.flow.graph.users[node.name]:
+        if not node.is_floating or not node.shape or 0 in node.shape or not self.flow.graph.users[node.name]:
             return
         heads = self.reading[node.target] if node.target not in self.lent else []
         # A mean is no multiple of the normal.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from symgraph.ir import Answers, Graph, Kind, Node, kept
+from symgraph.ir import Answers, Graph, Node, kept
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
 from symgraph.symmetry.axis_parts import Run, places_of
@@ -160,7 +159,7 @@ def _carried_out(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]
     inputs = []
     for name, tensor in given.items():
         meta = Meta(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        inputs.append(replace(graph.by_name[name], kind=Kind.INPUT, target=name, args=(), kwargs=(), result=meta))
+        inputs.append(graph.by_name[name].as_input(meta))
     run = Interpreter(Graph((*inputs, *nodes), (nodes[-1].name,)))
     try:
         return run.run({}, given)[0]

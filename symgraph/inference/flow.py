@@ -96,7 +96,7 @@ class Flow(Answers):
         if a.rule.adds not in a.binding.operands:
             return None
         node = self.graph.by_name[a.binding.operands[a.rule.adds][0].name]
-        floating = node.kind is Kind.PARAMETER and "float" in getattr(node.result, "dtype", "")
+        floating = node.kind is Kind.PARAMETER and node.is_floating
         if not floating or len(node.shape) != 1:
             return None
         behind = self._behind(a.node, node)

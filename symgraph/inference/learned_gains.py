@@ -47,7 +47,7 @@ class LearnedGains:
             return None
         way = tuple(way_back(self.flow, others[0]))
         source = self.flow.graph.by_name[next(way[0].refs()) if way else others[0]]
-        if source.kind is not Kind.PARAMETER or "float" not in getattr(source.result, "dtype", ""):
+        if source.kind is not Kind.PARAMETER or not source.is_floating:
             return None
         if set(source.shape) <= {1}:
             return LearnedGain(Piece(source.target, 0, 0, 1, Leaf(-1, -1, False, 1)))

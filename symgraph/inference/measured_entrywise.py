@@ -58,7 +58,7 @@ def with_entrywise(graph: Graph) -> Graph:
     known: dict[Hashable, Bound] = {}
     parts: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
-        if node.name not in flow.live or not _is_entrywise(flow, node) or "float" not in _dtype(node):
+        if node.name not in flow.live or not _is_entrywise(flow, node) or not node.is_floating:
             continue
         for region in _regions(flow, node, parts):
             key = region.key()
@@ -83,7 +83,7 @@ def _regions(flow: Dataflow, end: Node, found: dict[str, tuple[Node, ...]]) -> l
         # What closes scores is known by its number, not by what it does to a factor.
         if any(abs(number) >= _CLOSING for node in region.nodes for number in numbers_of(node)):
             break
-        if names & (_CUTTING | _SATURATING) and first.shape == end.shape and "float" in _dtype(first):
+        if names & (_CUTTING | _SATURATING) and first.shape == end.shape and first.is_floating:
             regions.append(region)
         if start in found or any(node.name in found for node in region.nodes):
             break
@@ -99,10 +99,6 @@ def _is_entrywise(flow: Dataflow, node: Node) -> bool:
         return False
     operands = [flow.graph.by_name[ref] for ref in node.refs()]
     return all(n.shape == node.shape if n.name in flow.live else n.name not in flow.fed for n in operands)
-
-
-def _dtype(node: Node) -> str:
-    return node.result.dtype if isinstance(node.result, Meta) else ""
 
 
 def _bound(flow: Dataflow, region: Region) -> Bound:

@@ -120,7 +120,7 @@ def _length(flow: Dataflow, joint: Node, known: Known) -> Length | None:
         parts = _parts(flow, region) if _is_plain(flow, region) else None
         if parts is None:
             break
-        if end.shape != parts.result(flow.graph.by_name[region.start].shape) or "float" not in str(end.result):
+        if end.shape != parts.result(flow.graph.by_name[region.start].shape) or not end.is_floating:
             continue
         key = region.key(), parts
         if key not in known:
@@ -166,7 +166,7 @@ def _is_plain(flow: Dataflow, region: Region) -> bool:
         return False
     names = {short_name(node.target) for node in region.nodes if not is_pointwise(node.target)}
     small = torch.Size(start.shape).numel() <= LARGEST
-    return names <= _PICKS | _JOINS | _REDUCTIONS and small and "float" in str(start.result)
+    return names <= _PICKS | _JOINS | _REDUCTIONS and small and start.is_floating
 
 
 def _parts(flow: Dataflow, region: Region) -> Parts | None:

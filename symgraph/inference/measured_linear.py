@@ -256,8 +256,7 @@ def _is_whole(graph: Graph, best: tuple[Region, _Found], region: Region, law: _F
 
 def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Found | None:
     shape = graph.by_name[region.start].shape
-    meta = graph.by_name[region.start].result
-    if not shape or not isinstance(meta, Meta) or "float" not in meta.dtype:
+    if not shape or not graph.by_name[region.start].is_floating:
         return None
     runs = [Runner(graph, region, tables) for tables in worlds]
     for axis in sorted(range(len(shape)), key=lambda i: (i != len(shape) - 1, i)):

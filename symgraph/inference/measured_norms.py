@@ -188,7 +188,7 @@ def _checked(flow: Dataflow, start: str | None, end: str, axes: Axes) -> Region 
 
 def _stays_along(node: Node, axes: Axes, flow: Dataflow) -> bool:
     """Whether a call treats entries alone or reduces along the axes, with single numbers beside what is live."""
-    if node.kind is not Kind.CALL or not isinstance(node.result, Meta) or "float" not in node.result.dtype:
+    if node.kind is not Kind.CALL or not node.is_floating:
         return False
     others = [flow.graph.by_name[ref] for ref in node.refs() if ref not in flow.live]
     if any(torch.Size(n.shape).numel() != 1 for n in others):

@@ -261,7 +261,7 @@ def _is_line(at: Tensor, dim: int) -> bool:
 def _has_axes(a: Applied) -> bool:
     """Whether the rule of a call names the axes of its one result."""
     named = a.rule.structure is None and len(a.binding.results) == 1 and isinstance(a.node.result, Meta)
-    return named and "float" in a.node.dtype and len(a.binding.results[0]) == len(a.node.shape)
+    return named and a.node.is_floating and len(a.binding.results[0]) == len(a.node.shape)
 
 
 def _is_alone(product: _Product) -> bool:

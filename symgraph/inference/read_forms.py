@@ -57,7 +57,7 @@ FORMS: tuple[Callable[[Graph], Ways], ...] = (put_together, flattened, picked_ap
 def _stored(graph: Graph) -> Iterator[Node]:
     """Parameters, and buffers of numbers that checkpoints store."""
     for node in graph.state.values():
-        buffer = node.target not in graph.transient and "float" in getattr(node.result, "dtype", "")
+        buffer = node.target not in graph.transient and node.is_floating
         if node.kind is Kind.PARAMETER or buffer:
             yield node
 

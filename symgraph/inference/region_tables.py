@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from symgraph.ir import Graph, Kind
+from symgraph.ir import Graph
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs, random_state
 from symgraph.tracing.thresholds import Side, deciding, drawn, fed, looks_up
@@ -55,10 +55,7 @@ def further_tables(
     """
     part = _computing(graph, names)
     found = deciding(replace(part, known=graph.known))
-    freed = [
-        replace(node, kind=Kind.INPUT, target=node.name, args=(), kwargs=()) if node.name in found else node
-        for node in part.nodes
-    ]
+    freed = [node.as_input() if node.name in found else node for node in part.nodes]
     for seed, side in enumerate(Side if found else ()):
         values = drawn(found, graph, torch.Generator().manual_seed(seed), side)
         yield _tables(graph, _computing(replace(part, nodes=tuple(freed)), part.outputs), seed, PLAIN, values)

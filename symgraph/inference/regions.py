@@ -158,7 +158,7 @@ class Runner:
 
     def __init__(self, graph: Graph, region: Region, tables: Mapping[str, Tensor]) -> None:
         by = graph.by_name
-        given = [replace(by[n], kind=Kind.INPUT, target=n, args=(), kwargs=()) for n in (region.start, *region.tables)]
+        given = [by[n].as_input() for n in (region.start, *region.tables)]
         nodes = [replace(node, target=_VIEWS.get(node.target, node.target)) for node in region.nodes]
         self._run = Interpreter(Graph((*given, *nodes), (region.end,)))
         self._start, self._tables = region.start, {n: tables[n] for n in region.tables}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,9 +139,9 @@ def verify(
     lost = _rounding(run, moves.behind(generator).apply(moves.clean), scenes[0].inputs, generator)
     if found.together > MARGIN * lost:
         return found
-    how: dict[str, Any] = {"samples": samples, "each": each, "seed": seed, "tolerance": tolerance, "perturb": NOISE}
     note = f"at parameters with noise of {NOISE}: at the model's own, rounding alone changes outputs by {lost:.0e}"
-    return replace(verify(symmetry, state, inputs, **how), note=note)
+    again = verify(symmetry, state, inputs, samples=samples, each=each, seed=seed, tolerance=tolerance, perturb=NOISE)
+    return replace(again, note=note)
 
 
 def _rounding(run: Interpreter, state: Mapping[str, Tensor], inputs: list[Tensor], generator: torch.Generator) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Graph, Node
 from symgraph.resize.maps import Blocks, Widenings, narrowed
 from symgraph.resize.sparse import Rows
 from symgraph.symmetry.offsets import Offset
@@ -91,7 +91,7 @@ class Law:
         nodes = []
         for name in sorted(_inside(self.wide, self.renamed[self.node.name], ends), key=self.position.__getitem__):
             node = self.wide.by_name[name]
-            nodes.append(node if name not in ends else replace(node, kind=Kind.INPUT, target=name, args=(), kwargs=()))
+            nodes.append(node if name not in ends else node.as_input())
         return Interpreter(Graph(tuple(nodes), (self.renamed[self.node.name],)))
 
     def error(self, logs: Tensor, live: Live) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Graph
 from symgraph.tracing.interpreter import Interpreter
 
 State = Mapping[str, Tensor]
@@ -86,8 +86,4 @@ def region_of(graph: Graph, start: str, ends: tuple[str, ...]) -> Graph:
             kept.add(name)
             todo += graph.by_name[name].refs() if name != start else ()
     nodes = (node for node in graph.nodes if node.name in kept)
-    return Graph(tuple(_as_input(node) if node.name == start else node for node in nodes), ends)
-
-
-def _as_input(node: Node) -> Node:
-    return replace(node, kind=Kind.INPUT, target=node.name, args=(), kwargs=())
+    return Graph(tuple(node.as_input() if node.name == start else node for node in nodes), ends)

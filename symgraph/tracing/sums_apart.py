@@ -93,27 +93,20 @@ class _Terms:
         alone = len(self.graph.users[node.name]) == 1 and node.name not in self.graph.outputs
         if not alone or not operands or not isinstance(node.args[0], Ref) or not node.is_floating:
             return ()
-        if node.target == _SUM:
-            inner = self._read(node)
-            within = inner.before(whole.axes) if inner else ()
-            apart = inner is not None and not set(within) & set(inner.axes)
-            return (replace(whole, value=inner.value, axes=within),) if inner and apart else ()
+        if inner := self._read(node):
+            axes = inner.before(whole.axes)
+            return (replace(whole, value=inner.value, axes=axes),) if set(axes).isdisjoint(inner.axes) else ()
+        several = {2: _TERMS, 1: _MULTIPLES}.get(len(operands), frozenset())
         alike = all(self.graph.by_name[name].shape == node.shape for name in operands)
-        plain = alike and not node.kwargs and len(operands) == (2 if node.target in _TERMS else 1)
-        return (
-            tuple(replace(whole, value=name) for name in operands)
-            if plain and node.target in _TERMS | _MULTIPLES
-            else ()
-        )
+        linear = node.target in several and alike and not node.kwargs
+        return tuple(replace(whole, value=name) for name in operands) if linear else ()
 
     def _write(self, whole: _Sum) -> Ref:
         node, parts = self.graph.by_name[whole.value], self._parts(whole)
         if not parts:
             return self._summed(whole, Ref(whole.value), node.shape)
         written = [self._write(part) for part in parts]
-        if node.target == _SUM:
-            inner = self._read(node)
-            assert inner is not None
+        if inner := self._read(node):
             axes = parts[0].behind(inner.axes)
             return self._summed(replace(inner, axes=axes), written[0], self.writer.shape(written[0]))
         remaining = iter(written)
